@@ -1,0 +1,34 @@
+# `make` lists the targets. Everything that they make lies in .venv/ and .qwen/; `make clean` removes both.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-fast check bench clean
+BIN := .venv/bin
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Build .venv (TORCH=auto|cpu|cuda, PYTHON=python3)
+	@infra/setup.sh all
+
+setup-dev:
+	@infra/setup.sh all,dev
+
+demo: setup ## Start the platform, run every stage on the embedded data, end with a model
+	@$(BIN)/qwen-core run --recipe demo
+
+test: setup-dev ## All tests: the whole path on a local Ray and through a real Airflow (minutes)
+	@$(BIN)/python -m pytest
+
+test-fast: setup-dev ## The tests that need no service (under a minute)
+	@$(BIN)/python -m pytest -m "not slow and not ray and not integration and not gpu"
+
+check: setup-dev ## Format, lint, types, import contracts, fast tests
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test-fast
+
+bench: setup-dev ## Speed and memory beside a peer, in one run
+	@$(BIN)/python -m tests.benchmarks
+
+clean: ## Stop the platform and remove all that was made
+	@[ ! -x $(BIN)/qwen-core ] || $(BIN)/qwen-core down
+	rm -rf .venv .qwen .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+"""Raw text to an aligned Qwen-style language model, as scheduled workflows."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,363 @@
+"""The artifact store: what each stage made, committed by a manifest that is written last.
+
+    <root>/<stage>/<fingerprint>/<attempt>/...      data files; invisible until a manifest names the attempt
+    <root>/<stage>/<fingerprint>/state/...          checkpoints that a later attempt continues from
+    <root>/<stage>/<fingerprint>/manifest.json      its presence is the commit
+    <root>/runs/<run key>/<stage>.json              which manifest a pipeline run got for the stage
+
+The fingerprint hashes the stage's name and version, its own sections of the recipe and the fingerprints of
+its inputs: the same work is never done twice, and lineage is a walk from manifest to manifest. Each attempt
+writes into a folder of its own, so two attempts cannot mix; no rename is relied upon, as object stores have none.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.fs as pafs
+from pydantic import BaseModel, ConfigDict
+
+from qwen_core import __version__
+from qwen_core.config import Recipe
+from qwen_core.errors import ArtifactError
+from qwen_core.stages import STAGES, Stage
+
+_MANIFEST = "manifest.json"
+
+
+class Manifest(BaseModel):
+    """What one finished stage made, from what, and at what cost.
+
+    Attributes:
+        inputs: Manifest URIs of the input stages, by stage word.
+        sources: Content hashes of what was read from outside, by name (source files, labelled examples).
+        data_uri: Folder of the data files.
+        files: Size in bytes of each data file, by its path below `data_uri`.
+        columns: Arrow types of the main table's columns, by name.
+        rows: Documents, sequences or pairs kept.
+        bytes: Sum of `files`.
+        tokens: Tokens kept; 0 where the stage knows none.
+        drops: Documents dropped, by reason.
+        metrics: Figures of the result, such as a final loss.
+        details: Anything else that a later stage or a reader needs, as plain JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    stage: str
+    fingerprint: str
+    uri: str
+    data_uri: str
+    inputs: dict[str, str]
+    sources: dict[str, str]
+    config: dict[str, Any]
+    code_version: str
+    stage_version: int
+    columns: dict[str, str]
+    rows: int
+    bytes: int
+    tokens: int
+    drops: dict[str, int]
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    files: dict[str, int]
+    seconds: float
+    created_at: str
+    run_key: str
+    mlflow_run_id: str | None
+
+    def path(self, name: str) -> str:
+        """Join a data file's name to the data folder.
+
+        Args:
+            name: Path below the data folder, such as `model` or `documents/part-00000.parquet`.
+
+        Returns:
+            Its URI.
+        """
+        return f"{self.data_uri}/{name}"
+
+
+@dataclass
+class Outcome:
+    """What a stage tells of its result; the store adds the rest of the manifest."""
+
+    rows: int = 0
+    tokens: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A place for one attempt at a stage: `data_uri` for its result, `state_uri` for what a rerun resumes."""
+
+    stage: Stage
+    fingerprint: str
+    run_key: str
+    uri: str
+    data_uri: str
+    state_uri: str
+    inputs: dict[str, Manifest]
+    sources: dict[str, str]
+    config: dict[str, Any]
+
+
+def fingerprint_of(
+    stage: Stage, config: Mapping[str, Any], inputs: Mapping[str, str], sources: Mapping[str, str]
+) -> str:
+    """Hash all that decides a stage's result.
+
+    Args:
+        stage: The stage; its name and version count.
+        config: Its own sections of the recipe, as plain JSON.
+        inputs: Fingerprints of its input artifacts, by stage word.
+        sources: Content hashes of outside data, by name.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    told = {
+        "stage": stage.name,
+        "version": stage.version,
+        "config": config,
+        "inputs": dict(inputs),
+        "sources": dict(sources),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def config_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """Take the part of a recipe that shapes a stage's result.
+
+    Args:
+        stage: The stage.
+        recipe: The whole recipe.
+
+    Returns:
+        Its sections and the seed, as plain JSON.
+    """
+    tree = recipe.model_dump(mode="json")
+    return {"seed": recipe.seed} | {section: tree[section] for section in stage.sections}
+
+
+class Store:
+    """Artifacts below one root, a local path or an object store's URI (`s3://bucket/prefix`)."""
+
+    def __init__(self, root: str) -> None:
+        self.filesystem, path = (
+            pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
+        )
+        self._path = path.rstrip("/")
+        self.root = root.rstrip("/")
+
+    def find(self, stage: str, fingerprint: str) -> Manifest | None:
+        """Look up a committed artifact.
+
+        Args:
+            stage: The stage's word.
+            fingerprint: As `fingerprint_of` gives it.
+
+        Returns:
+            Its manifest, or `None` where there is none, also while an attempt is being made.
+        """
+        text = self._read(f"{stage}/{fingerprint}/{_MANIFEST}")
+        return Manifest.model_validate_json(text) if text is not None else None
+
+    def load(self, uri: str) -> Manifest:
+        """Read the manifest at a URI.
+
+        Args:
+            uri: A manifest's URI below this root.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            ArtifactError: There is none.
+        """
+        text = self._read(uri.removeprefix(self.root).lstrip("/"))
+        if text is None:
+            raise ArtifactError(
+                f"no manifest at {uri}: the artifact was deleted, or belongs to another store"
+            )
+        return Manifest.model_validate_json(text)
+
+    def begin(
+        self,
+        stage: Stage,
+        recipe: Recipe,
+        run_key: str,
+        inputs: Mapping[str, Manifest],
+        sources: Mapping[str, str],
+    ) -> Attempt:
+        """Name the place for an attempt; nothing is written yet.
+
+        Args:
+            stage: The stage.
+            recipe: The whole recipe.
+            run_key: The pipeline run that the attempt belongs to.
+            inputs: Manifests of the input stages, by word.
+            sources: Content hashes of outside data, by name.
+
+        Returns:
+            The attempt, with its fingerprint.
+        """
+        config = config_of(stage, recipe)
+        fingerprint = fingerprint_of(
+            stage, config, {name: m.fingerprint for name, m in inputs.items()}, sources
+        )
+        home = f"{self.root}/{stage.name}/{fingerprint}"
+        return Attempt(
+            stage,
+            fingerprint,
+            run_key,
+            uri=f"{home}/{_MANIFEST}",
+            data_uri=f"{home}/attempt-{uuid.uuid4().hex[:8]}",
+            state_uri=f"{home}/state",
+            inputs=dict(inputs),
+            sources=dict(sources),
+            config=config,
+        )
+
+    def commit(
+        self, attempt: Attempt, outcome: Outcome, seconds: float, mlflow_run_id: str | None
+    ) -> Manifest:
+        """Write the manifest, and with it make the attempt's files the artifact; clear what earlier attempts left.
+
+        Args:
+            attempt: The attempt, all its data files written.
+            outcome: What the stage tells of the result.
+            seconds: Time that the stage took.
+            mlflow_run_id: The stage's run, where there is one.
+
+        Returns:
+            The manifest as written; the first one, where another attempt was committed meanwhile.
+        """
+        done = self.find(attempt.stage.name, attempt.fingerprint)
+        if done is not None:
+            self.delete(attempt.data_uri)
+            return done
+        files = dict(self.files(attempt.data_uri))
+        manifest = Manifest(
+            stage=attempt.stage.name,
+            fingerprint=attempt.fingerprint,
+            uri=attempt.uri,
+            data_uri=attempt.data_uri,
+            inputs={name: source.uri for name, source in attempt.inputs.items()},
+            sources=attempt.sources,
+            config=attempt.config,
+            code_version=__version__,
+            stage_version=attempt.stage.version,
+            columns=outcome.columns,
+            rows=outcome.rows,
+            bytes=sum(files.values()),
+            tokens=outcome.tokens,
+            drops=outcome.drops,
+            metrics=outcome.metrics,
+            details=outcome.details,
+            files=files,
+            seconds=round(seconds, 3),
+            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            run_key=attempt.run_key,
+            mlflow_run_id=mlflow_run_id,
+        )
+        self.write(attempt.uri, manifest.model_dump_json(indent=1))
+        self._clear_losers(attempt)
+        return manifest
+
+    def point(self, run_key: str, manifest: Manifest) -> None:
+        """Note which artifact a pipeline run got for a stage.
+
+        Args:
+            run_key: The pipeline run.
+            manifest: What it got.
+        """
+        self.write(
+            f"{self.root}/runs/{run_key}/{manifest.stage}.json", json.dumps({"manifest": manifest.uri})
+        )
+
+    def of_run(self, run_key: str) -> dict[str, Manifest]:
+        """Collect what a pipeline run has so far.
+
+        Args:
+            run_key: The pipeline run.
+
+        Returns:
+            Manifests by stage word, in running order; empty for an unknown run.
+        """
+        found = {}
+        for stage in STAGES:
+            text = self._read(f"runs/{run_key}/{stage}.json")
+            if text is not None:
+                found[stage] = self.load(json.loads(text)["manifest"])
+        return found
+
+    def files(self, uri: str) -> Iterator[tuple[str, int]]:
+        """List the files below a folder.
+
+        Args:
+            uri: A folder below this root.
+
+        Yields:
+            Path below the folder and size in bytes, sorted by path.
+        """
+        base = f"{self._path}/{self._relative(uri)}"
+        selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
+        infos = [info for info in self.filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
+        for info in sorted(infos, key=lambda info: info.path):
+            yield info.path[len(base) :].lstrip("/"), info.size
+
+    def write(self, uri: str, text: str) -> None:
+        """Write a small file so that a reader sees all of it or none: object stores do so by nature.
+
+        Args:
+            uri: A file below this root.
+            text: Its content.
+        """
+        target = f"{self._path}/{self._relative(uri)}"
+        self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+        place = f"{target}.{uuid.uuid4().hex[:8]}.tmp" if is_local else target
+        with self.filesystem.open_output_stream(place) as file:
+            file.write(text.encode())
+        if is_local:
+            self.filesystem.move(place, target)
+
+    def delete(self, uri: str) -> None:
+        """Delete a folder and all in it; a missing one is fine.
+
+        Args:
+            uri: A folder below this root.
+        """
+        path = f"{self._path}/{self._relative(uri)}"
+        if self.filesystem.get_file_info(path).type == pafs.FileType.Directory:
+            self.filesystem.delete_dir(path)
+
+    def _clear_losers(self, attempt: Attempt) -> None:
+        """Delete the folders of attempts that were never committed, and the state that a rerun would resume."""
+        home = f"{self._path}/{attempt.stage.name}/{attempt.fingerprint}"
+        keep = attempt.data_uri.rsplit("/", 1)[1]
+        for info in self.filesystem.get_file_info(pafs.FileSelector(home, allow_not_found=True)):
+            if info.type == pafs.FileType.Directory and info.base_name != keep:
+                self.filesystem.delete_dir(info.path)
+
+    def _relative(self, uri: str) -> str:
+        if not uri.startswith(self.root + "/"):
+            raise ArtifactError(f"{uri} lies outside of the store {self.root}")
+        return uri[len(self.root) + 1 :]
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            with self.filesystem.open_input_file(f"{self._path}/{path}") as file:
+                return bytes(file.read())
+        except FileNotFoundError:
+            return None

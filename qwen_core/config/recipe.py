@@ -1,0 +1,35 @@
+"""The whole recipe: one section for each stage word, plus `model` and `parallel`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from qwen_core.config.base import Section
+from qwen_core.config.data import Classifiers, Dedup, Filter, Ingest
+from qwen_core.config.tokens import Instruct, Pack, Preference, Tokenizer
+from qwen_core.config.train import Dpo, Evaluate, Model, Parallel, Pretrain, Release, Sft
+
+
+class Recipe(Section):
+    """Everything that decides what a pipeline run makes."""
+
+    name: str = Field(
+        "custom", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Also the MLflow experiment."
+    )
+    description: str = ""
+    seed: int = Field(42, ge=0, lt=2**32, description="Every random choice derives from it.")
+    ingest: Ingest = Ingest()
+    classifiers: Classifiers = Classifiers()
+    filter: Filter = Filter()
+    dedup: Dedup = Dedup()
+    tokenizer: Tokenizer = Tokenizer()
+    pack: Pack = Pack()
+    model: Model = Model()
+    parallel: Parallel = Parallel()
+    pretrain: Pretrain = Pretrain()
+    instruct: Instruct = Instruct()
+    sft: Sft = Sft()
+    preference: Preference = Preference()
+    dpo: Dpo = Dpo()
+    evaluate: Evaluate = Evaluate()
+    release: Release = Release()

@@ -1,0 +1,43 @@
+"""Recipe sections that turn text into token ids: tokenizer, pack, instruct, preference."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from qwen_core.config.base import Count, Ratio, Section
+
+
+class Tokenizer(Section):
+    """Training of the byte-level BPE."""
+
+    vocab_size: int = Field(8192, ge=300, description="Entries with the specials; 256 bytes are always in.")
+    min_frequency: Count = 2
+    max_sample_bytes: Count = Field(
+        20_000_000, description="Text read for training, drawn evenly over sources."
+    )
+
+
+class Pack(Section):
+    """Fixed-length training sequences and the held-out set."""
+
+    max_seq_len: Count = 512
+    validation_ratio: Ratio = Field(0.02, description="Share of documents held out, by hash of their id.")
+    max_validation_sequences: Count = Field(64, description="Upper bound of the held-out set.")
+
+
+class Instruct(Section):
+    """Instruction data, rendered as ChatML."""
+
+    inputs: tuple[str, ...] = Field(
+        ("bundled",), description="JSONL/JSON files (messages, Alpaca, ShareGPT)."
+    )
+    max_seq_len: Count = 512
+    validation_ratio: Ratio = 0.1
+
+
+class Preference(Section):
+    """Preference pairs, rendered as ChatML."""
+
+    inputs: tuple[str, ...] = Field(("bundled",), description="JSONL/JSON files of prompt, chosen, rejected.")
+    max_seq_len: Count = 512
+    validation_ratio: Ratio = 0.2

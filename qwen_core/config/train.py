@@ -1,0 +1,115 @@
+"""Recipe sections of training: model, parallel, pretrain, sft, dpo, evaluate, release."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from qwen_core.config.base import Count, Ratio, Section
+
+
+class Model(Section):
+    """Architecture, in the words of Hugging Face's `config.json` for Qwen3."""
+
+    model_type: Literal["qwen3"] = "qwen3"
+    hidden_size: Count = 256
+    intermediate_size: Count = 768
+    num_hidden_layers: Count = 4
+    num_attention_heads: Count = 4
+    num_key_value_heads: Count = 2
+    head_dim: Count = 64
+    max_position_embeddings: Count = 2048
+    rope_theta: float = Field(10_000.0, gt=0)
+    rms_norm_eps: float = Field(1e-6, gt=0)
+    tie_word_embeddings: bool = True
+    initializer_range: float = Field(0.02, gt=0)
+    vocab_size: Count | None = Field(None, description="Taken from the tokenizer where it is not given.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even: rotary embeddings turn pairs")
+        return self
+
+
+class Parallel(Section):
+    """How a model is spread over workers."""
+
+    num_workers: Count = 2
+    use_gpu: bool = False
+    cpus_per_worker: float = Field(1.0, gt=0)
+    threads_per_worker: Count = 1
+    zero_stage: Literal[0, 1, 2, 3] = 3
+
+
+class Optimiser(Section):
+    """What all training stages share."""
+
+    max_steps: Count = 200
+    micro_batch_size: Count = Field(4, description="Sequences on one worker in one pass.")
+    global_batch_size: Count = Field(8, description="Sequences in one optimiser step over all workers.")
+    learning_rate: float = Field(1e-3, gt=0)
+    min_learning_rate_ratio: Ratio = 0.1
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    beta1: Ratio = 0.9
+    beta2: Ratio = 0.95
+    grad_clip: float = Field(1.0, gt=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    min_validation_points: int = Field(
+        10, ge=2, description="Points of the validation curve, first and last included."
+    )
+    log_every_steps: Count = 5
+    checkpoint_every_steps: Count = 100
+    max_failures: int = Field(2, ge=0, description="Worker failures after which training gives up.")
+
+
+class Pretrain(Optimiser):
+    """Pretraining from scratch."""
+
+
+class Sft(Optimiser):
+    """Supervised fine-tuning."""
+
+    max_steps: Count = 60
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_steps: int = Field(5, ge=0)
+
+
+class Dpo(Optimiser):
+    """Direct preference optimisation (Rafailov et al., 2023)."""
+
+    max_steps: Count = 40
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(4, ge=0)
+    beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference model.")
+
+
+class Evaluate(Section):
+    """Measures of the finished models and sample generations."""
+
+    prompts: dict[str, str] = Field(
+        default_factory=lambda: {
+            "zh": "请用两句话介绍一下月亮。",
+            "en": "Why do leaves change colour in autumn?",
+            "code": "Write a Python function that returns the largest number in a list.",
+        },
+        description="One sample is generated for each.",
+    )
+    max_new_tokens: Count = 96
+    temperature: float = Field(0.0, ge=0, description="0 takes the most likely token.")
+
+
+class Release(Section):
+    """Registration in MLflow and the champion's gate."""
+
+    model_name: str = Field("qwen-core-demo", min_length=1)
+    max_bits_per_byte_regression_ratio: Ratio = Field(
+        0.01, description="A challenger may be this much worse in bits per byte and still become champion."
+    )

@@ -1,0 +1,1 @@
+"""One thin entry point for each stage; the home of Ray."""

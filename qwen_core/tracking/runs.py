@@ -1,0 +1,207 @@
+"""Runs: finding or making the parent of a pipeline run, and the handle with which a stage logs.
+
+experiment <recipe name>
+  └─ parent run  <run key>            tag qwen_core.run_key
+       ├─ ingest                      tag qwen_core.stage, params, metrics by step, datasets, figures
+       ├─ ...
+       └─ release
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from qwen_core.artifacts import Manifest
+from qwen_core.config import Recipe, dump_recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUN_KEY_TAG = "qwen_core.run_key"
+STAGE_TAG = "qwen_core.stage"
+FINGERPRINT_TAG = "qwen_core.fingerprint"
+_MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Handle of one MLflow run; cheap to pickle, connects where it is used."""
+
+    run_id: str
+    tracking_uri: str
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of the server that holds the run."""
+        return MlflowClient(tracking_uri=self.tracking_uri)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log figures of one step; NaN and infinity are kept, for a diverged run must show it.
+
+        Args:
+            metrics: Values by name.
+            step: Optimiser step, or 0 where there is none.
+        """
+        now = int(time.time() * 1000)
+        batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=batch)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log a nested mapping as params with dotted names.
+
+        Args:
+            params: Plain JSON; long values are cut.
+        """
+        batch = [Param(name, str(value)[:_MAX_PARAM_CHARS]) for name, value in _flatten(params)]
+        for start in range(0, len(batch), 100):
+            self.client.log_batch(self.run_id, params=batch[start : start + 100])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run.
+
+        Args:
+            tags: Values by name.
+        """
+        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_text(self, text: str, name: str) -> None:
+        """Store a text as an artifact of the run.
+
+        Args:
+            text: The content.
+            name: Path among the run's artifacts, such as `recipe.yaml`.
+        """
+        self.client.log_text(self.run_id, text, name)
+
+    def log_figure(self, figure: Figure, name: str) -> None:
+        """Store a matplotlib figure as an artifact of the run.
+
+        Args:
+            figure: The figure.
+            name: Path among the run's artifacts, ending in `.png`.
+        """
+        self.client.log_figure(self.run_id, figure, name)
+
+    def log_dataset(self, manifest: Manifest, context: str) -> None:
+        """Log an artifact as an input or output dataset, with its fingerprint as digest.
+
+        Args:
+            manifest: The artifact.
+            context: How it was used, such as `training` or `output`.
+        """
+        dataset = DatasetEntity(
+            name=manifest.stage,
+            digest=manifest.fingerprint,
+            source_type="local" if "://" not in manifest.uri else manifest.uri.split("://")[0],
+            source=f'{{"uri": "{manifest.uri}"}}',
+            profile=f'{{"rows": {manifest.rows}, "bytes": {manifest.bytes}, "tokens": {manifest.tokens}}}',
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+
+
+def pipeline_run_id(tracking_uri: str, recipe: Recipe, run_key: str) -> str:
+    """Find the parent run of a pipeline run, or make it.
+
+    Args:
+        tracking_uri: MLflow server or database.
+        recipe: Its name is the experiment's; the resolved text is stored with the run.
+        run_key: The pipeline run; also the parent's name.
+
+    Returns:
+        The parent's run id.
+    """
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiment_id = _experiment_id(client, recipe.name)
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.`{RUN_KEY_TAG}` = '{run_key}' and tags.`{STAGE_TAG}` = 'pipeline'",
+        max_results=1,
+    )
+    if found:
+        return str(found[0].info.run_id)
+    tags = {RUN_KEY_TAG: run_key, STAGE_TAG: "pipeline", MLFLOW_RUN_NAME: run_key}
+    run = client.create_run(experiment_id, tags=tags, run_name=run_key)
+    client.log_text(run.info.run_id, dump_recipe(recipe), "recipe.yaml")
+    return str(run.info.run_id)
+
+
+@contextmanager
+def begin_stage_run(
+    tracking_uri: str, recipe: Recipe, run_key: str, stage: str, fingerprint: str
+) -> Iterator[StageRun]:
+    """Open the nested run of a stage; a rerun of an unfinished stage goes on in the same run.
+
+    Args:
+        tracking_uri: MLflow server or database.
+        recipe: The whole recipe.
+        run_key: The pipeline run.
+        stage: The stage's word; also the run's name.
+        fingerprint: Of the stage's artifact.
+
+    Yields:
+        The handle. The run ends as FINISHED, or as FAILED when an error passes through.
+    """
+    client = MlflowClient(tracking_uri=tracking_uri)
+    parent = pipeline_run_id(tracking_uri, recipe, run_key)
+    experiment_id = client.get_run(parent).info.experiment_id
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and tags.`{STAGE_TAG}` = '{stage}' "
+        f"and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'",
+        max_results=1,
+    )
+    if found:  # a new run at each resume would cut every curve into pieces
+        run_id = found[0].info.run_id
+        client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    else:
+        tags = {
+            MLFLOW_PARENT_RUN_ID: parent,
+            RUN_KEY_TAG: run_key,
+            STAGE_TAG: stage,
+            FINGERPRINT_TAG: fingerprint,
+            MLFLOW_RUN_NAME: stage,
+        }
+        run_id = client.create_run(experiment_id, tags=tags, run_name=stage).info.run_id
+    run = StageRun(run_id, tracking_uri)
+    try:
+        yield run
+    except BaseException:
+        client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED))
+        raise
+    client.set_terminated(run_id)
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    """Find or make an experiment; two stages may try at once."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except mlflow.MlflowException:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return str(experiment.experiment_id)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Turn a nested mapping into dotted names and leaf values."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
