@@ -153,9 +153,7 @@ class Store:
     """Artifacts below one root, a local path or an object store's URI (`s3://bucket/prefix`)."""
 
     def __init__(self, root: str) -> None:
-        self.filesystem, path = (
-            pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
-        )
+        self.filesystem, path = pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
         self._path = path.rstrip("/")
         self.root = root.rstrip("/")
 
@@ -186,9 +184,7 @@ class Store:
         """
         text = self._read(uri.removeprefix(self.root).lstrip("/"))
         if text is None:
-            raise ArtifactError(
-                f"no manifest at {uri}: the artifact was deleted, or belongs to another store"
-            )
+            raise ArtifactError(f"no manifest at {uri}: the artifact was deleted, or belongs to another store")
         return Manifest.model_validate_json(text)
 
     def begin(
@@ -212,9 +208,7 @@ class Store:
             The attempt, with its fingerprint.
         """
         config = config_of(stage, recipe)
-        fingerprint = fingerprint_of(
-            stage, config, {name: m.fingerprint for name, m in inputs.items()}, sources
-        )
+        fingerprint = fingerprint_of(stage, config, {name: m.fingerprint for name, m in inputs.items()}, sources)
         home = f"{self.root}/{stage.name}/{fingerprint}"
         return Attempt(
             stage,
@@ -228,9 +222,7 @@ class Store:
             config=config,
         )
 
-    def commit(
-        self, attempt: Attempt, outcome: Outcome, seconds: float, mlflow_run_id: str | None
-    ) -> Manifest:
+    def commit(self, attempt: Attempt, outcome: Outcome, seconds: float, mlflow_run_id: str | None) -> Manifest:
         """Write the manifest, and with it make the attempt's files the artifact; clear what earlier attempts left.
 
         Args:
@@ -281,9 +273,7 @@ class Store:
             run_key: The pipeline run.
             manifest: What it got.
         """
-        self.write(
-            f"{self.root}/runs/{run_key}/{manifest.stage}.json", json.dumps({"manifest": manifest.uri})
-        )
+        self.write(f"{self.root}/runs/{run_key}/{manifest.stage}.json", json.dumps({"manifest": manifest.uri}))
 
     def of_run(self, run_key: str) -> dict[str, Manifest]:
         """Collect what a pipeline run has so far.

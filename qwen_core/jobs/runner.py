@@ -76,9 +76,7 @@ class Context:
         progress.report(self.stage.name, done, total, unit, **metrics)
 
 
-def run_stage(
-    name: str, recipe: Recipe, run_key: str, store: Store, tracking_uri: str
-) -> tuple[Manifest, bool]:
+def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_uri: str) -> tuple[Manifest, bool]:
     """Run one stage of a pipeline run, unless its artifact exists.
 
     Args:
@@ -101,7 +99,7 @@ def run_stage(
     inputs = _inputs_of(stage, store, run_key)
     attempt = store.begin(stage, recipe, run_key, inputs, read_sources(recipe))
     with begin_stage_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
-        run.log_params(attempt.config)
+        run.log_params(_params_of(recipe, stage))
         for manifest in inputs.values():
             run.log_dataset(manifest, "input")
         done = store.find(name, attempt.fingerprint)
@@ -152,15 +150,9 @@ def main(name: str, arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", default=os.environ.get("QWEN_CORE_STORE"), help="root of the artifacts")
     parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"))
     given = parser.parse_args(arguments)
-    missing = [
-        flag
-        for flag, value in (("--store", given.store), ("--tracking-uri", given.tracking_uri))
-        if not value
-    ]
+    missing = [flag for flag, value in (("--store", given.store), ("--tracking-uri", given.tracking_uri)) if not value]
     if missing:
-        parser.error(
-            f"{' and '.join(missing)} needed (or QWEN_CORE_STORE and MLFLOW_TRACKING_URI in the environment)"
-        )
+        parser.error(f"{' and '.join(missing)} needed (or QWEN_CORE_STORE and MLFLOW_TRACKING_URI in the environment)")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         recipe = load_recipe(given.recipe, given.overrides)
@@ -190,6 +182,12 @@ def _inputs_of(stage: Stage, store: Store, run_key: str) -> dict[str, Manifest]:
     return {name: have[name] for name in stage.inputs}
 
 
+def _params_of(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """Name params by section, as in the recipe, so that runs of all stages and their parent speak alike."""
+    tree = recipe.model_dump(mode="json")
+    return {"seed": recipe.seed} | {section: tree[section] for section in stage.sections}
+
+
 def _save_recipe(store: Store, attempt: Attempt, recipe: Recipe) -> None:
     """Lay the resolved recipe beside the output."""
     store.write(f"{attempt.data_uri}/recipe.yaml", dump_recipe(recipe))
@@ -204,8 +202,7 @@ def _log_result(run: StageRun, manifest: Manifest) -> None:
         "seconds": manifest.seconds,
     }
     figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
-    figures |= manifest.metrics
-    run.log_metrics(figures, step=0)
+    run.log_result(figures | manifest.metrics)
     run.log_dataset(manifest, "output")
 
 

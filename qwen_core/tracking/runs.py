@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -37,10 +38,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageRun:
-    """Handle of one MLflow run; cheap to pickle, connects where it is used."""
+    """Handle of a stage's MLflow run; cheap to pickle, connects where it is used.
+
+    Attributes:
+        run_id: The stage's own run.
+        parent_id: The pipeline run that it is nested in.
+        tracking_uri: MLflow server or database.
+        stage: The stage's word.
+    """
 
     run_id: str
+    parent_id: str
     tracking_uri: str
+    stage: str
 
     @property
     def client(self) -> MlflowClient:
@@ -59,14 +69,32 @@ class StageRun:
         self.client.log_batch(self.run_id, metrics=batch)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log a nested mapping as params with dotted names.
+        """Log a nested mapping as params with dotted names, also on the parent, where runs are compared.
 
         Args:
-            params: Plain JSON; long values are cut.
+            params: Plain JSON; long values are cut. MLflow never lets a param change: what differs from an
+                earlier attempt of the same run becomes a tag `changed.<name>`.
         """
-        batch = [Param(name, str(value)[:_MAX_PARAM_CHARS]) for name, value in _flatten(params)]
-        for start in range(0, len(batch), 100):
-            self.client.log_batch(self.run_id, params=batch[start : start + 100])
+        texts = {name: str(value)[:_MAX_PARAM_CHARS] for name, value in _flatten(params)}
+        for run_id in (self.run_id, self.parent_id):
+            known = self.client.get_run(run_id).data.params
+            new = [Param(name, text) for name, text in texts.items() if name not in known]
+            for start in range(0, len(new), 100):  # the server takes 100 params in one request
+                self.client.log_batch(run_id, params=new[start : start + 100])
+            changed = [RunTag(f"changed.{n}", t) for n, t in texts.items() if known.get(n, t) != t]
+            if changed:
+                self.client.log_batch(run_id, tags=changed[:100])
+
+    def log_result(self, metrics: Mapping[str, float]) -> None:
+        """Log a stage's closing figures, also on the parent under the stage's name.
+
+        Args:
+            metrics: Values by name.
+        """
+        self.log_metrics(metrics, step=0)
+        now = int(time.time() * 1000)
+        batch = [Metric(f"{self.stage}.{name}", float(value), now, 0) for name, value in metrics.items()]
+        self.client.log_batch(self.parent_id, metrics=batch)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run.
@@ -175,13 +203,15 @@ def begin_stage_run(
             MLFLOW_RUN_NAME: stage,
         }
         run_id = client.create_run(experiment_id, tags=tags, run_name=stage).info.run_id
-    run = StageRun(run_id, tracking_uri)
+    client.update_run(parent, status=RunStatus.to_string(RunStatus.RUNNING))
+    ended = RunStatus.FAILED
     try:
-        yield run
-    except BaseException:
-        client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED))
-        raise
-    client.set_terminated(run_id)
+        yield StageRun(run_id, parent, tracking_uri, stage)
+        ended = RunStatus.FINISHED
+    finally:
+        # The parent too ends with each stage: nobody would end it for a pipeline that stops halfway.
+        for ending in (run_id, parent):
+            client.set_terminated(ending, RunStatus.to_string(ended))
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:
@@ -190,12 +220,19 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     try:
-        return str(client.create_experiment(name))
+        return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
     except mlflow.MlflowException:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             raise
         return str(experiment.experiment_id)
+
+
+def _artifact_location(tracking_uri: str) -> str | None:
+    """Put artifacts beside a bare database (MLflow would use the working directory); a server decides itself."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    return (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "artifacts").as_uri()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,52 @@
+"""`qwen-core`: the command line.
+
+run        the whole path through Airflow, followed to its end      stage   one stage, without Airflow
+chat       talk to a model                                          recipe  show, check, list recipes
+up, status, down, logs                                              the platform on one machine
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from qwen_core import __version__
+from qwen_core.cli.chat import chat
+from qwen_core.cli.platform import down, logs, status, up
+from qwen_core.cli.recipe import recipe
+from qwen_core.cli.run import run
+from qwen_core.cli.stage import stage
+from qwen_core.cli.summary import summary
+from qwen_core.errors import QwenCoreError
+
+
+class _Group(click.Group):
+    """Prints the project's own errors as a message with an exit code, never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except QwenCoreError as error:
+            click.secho("error: ", fg="red", bold=True, err=True, nl=False)
+            click.echo(str(error), err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="qwen-core")
+def main() -> None:
+    """Raw text to an aligned Qwen-style language model, as scheduled workflows.
+
+    \b
+    First steps:
+      qwen-core run                          the demo: start everything, train, summarise
+      qwen-core chat                         talk to the model that came out
+      qwen-core run --input my/texts         the same path on your own data
+      qwen-core status                       what runs, and where its pages are
+    """
+
+
+for _command in (run, summary, chat, stage, recipe, up, status, down, logs):
+    main.add_command(_command)

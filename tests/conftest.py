@@ -1,0 +1,22 @@
+"""Fixtures that all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def mlflow_uri(tmp_path: Path, _mlflow_database: Path) -> str:
+    """An empty MLflow database of the test's own: a copy, for creating one takes seconds."""
+    copy = tmp_path / "mlflow.db"
+    copy.write_bytes(_mlflow_database.read_bytes())
+    return f"sqlite:///{copy}"
+
+
+@pytest.fixture(scope="session")
+def _mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
