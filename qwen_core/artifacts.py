@@ -187,6 +187,21 @@ class Store:
             raise ArtifactError(f"no manifest at {uri}: the artifact was deleted, or belongs to another store")
         return Manifest.model_validate_json(text)
 
+    def manifests(self, stage: str) -> Iterator[Manifest]:
+        """Read all committed artifacts of a stage.
+
+        Args:
+            stage: The stage's word.
+
+        Yields:
+            Their manifests, sorted by fingerprint.
+        """
+        selector = pafs.FileSelector(f"{self._path}/{stage}", allow_not_found=True)
+        for info in sorted(self.filesystem.get_file_info(selector), key=lambda info: info.path):
+            found = self.find(stage, info.base_name)
+            if found is not None:
+                yield found
+
     def begin(
         self,
         stage: Stage,

@@ -89,6 +89,7 @@ class Dpo(Optimiser):
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(4, ge=0)
     beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference model.")
+    sft_weight: float = Field(0.2, ge=0, description="Weight of the chosen reply's own loss (Pang et al., 2024).")
 
 
 class Evaluate(Section):

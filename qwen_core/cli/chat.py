@@ -1,0 +1,76 @@
+"""`qwen-core chat`: talk to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qwen_core.artifacts import Manifest, Store
+from qwen_core.cli.options import home_option
+from qwen_core.errors import ArtifactError
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("--model", "model_folder", default=None, help="Model folder [default: the newest aligned model].")
+@click.option("--run-key", default=None, help="Take the model of this pipeline run.")
+@click.option("--system", default=None, help="System message.")
+@click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(min=0), help="0 is deterministic.")
+@click.option("--max-new-tokens", default=160, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True)
+@home_option
+def chat(
+    question: str | None,
+    model_folder: str | None,
+    run_key: str | None,
+    system: str | None,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    home: str | None,
+) -> None:
+    """Talk to a model; with QUESTION, answer it and end.
+
+    \b
+    Examples:
+      qwen-core chat
+      qwen-core chat "为什么天空是蓝色的？"
+      qwen-core chat --model path/to/model --temperature 0
+    """
+    from qwen_core.chat import ChatModel
+    from qwen_core.platform import Platform
+
+    folder = model_folder or _model_of(Store(Platform(home).store_root), run_key)
+    model = ChatModel(folder)
+    opening = [{"role": "system", "content": system}] if system else []
+    if question:
+        asked = [*opening, {"role": "user", "content": question}]
+        click.echo(model.reply(asked, max_new_tokens, temperature, seed))
+        return
+    click.echo(f"model {folder}\nAn empty line or Ctrl-D ends; /new forgets the conversation.")
+    messages = list(opening)
+    while True:
+        try:
+            said = click.prompt("you", prompt_suffix=" > ", default="", show_default=False).strip()
+        except click.Abort:
+            return
+        if not said:
+            return
+        if said == "/new":
+            messages = list(opening)
+            continue
+        messages.append({"role": "user", "content": said})
+        answer = model.reply(messages, max_new_tokens, temperature, seed)
+        messages.append({"role": "assistant", "content": answer})
+        click.echo(f"{answer}\n")
+
+
+def _model_of(store: Store, run_key: str | None) -> str:
+    """Find the aligned model of a run, or the one that was made last."""
+    manifests = [store.of_run(run_key).get("dpo")] if run_key else list(store.manifests("dpo"))
+    found: list[Manifest] = [manifest for manifest in manifests if manifest is not None]
+    if not found:
+        where = f"run '{run_key}'" if run_key else store.root
+        raise ArtifactError(f"no aligned model in {where}. Make one with: qwen-core run (or name a folder: --model)")
+    return str(Path(max(found, key=lambda manifest: manifest.created_at).path("model")))

@@ -1,0 +1,1 @@
+"""Documents and pure batch transforms over Arrow; no Ray, no torch."""

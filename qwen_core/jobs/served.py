@@ -1,0 +1,42 @@
+"""The model as MLflow serves it: loaded by `mlflow.pyfunc` from the registry, in a process of its own.
+
+    mlflow.pyfunc.load_model("models:/qwen-core-demo@champion").predict([{"role": "user", "content": "..."}])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from qwen_core.chat import ChatModel
+
+
+class ServedModel(PythonModel):  # type: ignore[misc]
+    """Answers a conversation."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the model folder that lies with the registered version.
+
+        Args:
+            context: Paths of the version's artifacts.
+        """
+        self._chat = ChatModel(context.artifacts["model"])
+
+    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
+        """Answer.
+
+        Args:
+            context: Unused.
+            model_input: Messages, as a list of mappings or a table with the columns role and content.
+            params: `max_new_tokens`, `temperature`, `seed`.
+
+        Returns:
+            One text in a list.
+        """
+        messages = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
+        return [self._chat.reply(messages, **(params or {}))]
+
+
+mlflow.models.set_model(ServedModel())

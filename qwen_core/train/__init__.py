@@ -1,0 +1,1 @@
+"""Training: one loop, and what pretraining, fine-tuning and preference optimisation bring to it."""
