@@ -12,12 +12,15 @@ writes into a folder of its own, so two attempts cannot mix; no rename is relied
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -147,6 +150,38 @@ def config_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """
     tree = recipe.model_dump(mode="json")
     return {"seed": recipe.seed} | {section: tree[section] for section in stage.sections}
+
+
+def local_copy(uri: str) -> str:
+    """Bring a file or folder of an object store to this machine; local paths are answered as they are.
+
+    Args:
+        uri: Local path or object store URI.
+
+    Returns:
+        A local path; a download lies in a temporary folder named after the URI, so a second call finds it.
+    """
+    if "://" not in uri:
+        return uri
+    target = Path(tempfile.gettempdir()) / f"qwen-core-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+    if not target.exists():
+        partial = Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
+        pafs.copy_files(uri, str(partial / "data"), destination_filesystem=pafs.LocalFileSystem())
+        with contextlib.suppress(OSError):  # another process was faster
+            (partial / "data").rename(target)
+    return str(target)
+
+
+def upload(folder: str, uri: str) -> None:
+    """Copy a local folder's content to a place in a store.
+
+    Args:
+        folder: Local.
+        uri: Local path or object store URI; made where it is missing.
+    """
+    target, path = pafs.FileSystem.from_uri(uri) if "://" in uri else (pafs.LocalFileSystem(), uri)
+    target.create_dir(path, recursive=True)
+    pafs.copy_files(folder, path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=target)
 
 
 class Store:

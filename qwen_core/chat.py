@@ -1,6 +1,6 @@
 """Talking to a trained model: tokenizer and model wired together.
 
-    messages ─▶ ChatML ids ─▶ generate ─▶ ids up to <|im_end|> ─▶ text
+messages ─▶ ChatML ids ─▶ generate ─▶ ids up to <|im_end|> ─▶ text
 """
 
 from __future__ import annotations

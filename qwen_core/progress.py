@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(
-    r"\[(?P<stage>[a-z]+)\] (?P<done>\d+)/(?P<total>\d+) (?P<unit>[a-z_]+)(?P<metrics>( \w+=\S+)*)\s*$"
-)
+_LINE = re.compile(r"\[(?P<stage>[a-z]+)\] (?P<done>\d+)/(?P<total>\d+) (?P<unit>[a-z_]+)(?P<metrics>( \w+=\S+)*)\s*$")
 
 
 @dataclass(frozen=True)

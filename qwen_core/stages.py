@@ -93,9 +93,7 @@ _STAGES = (
         "Fine-tune on instructions, loss on the assistant's tokens only",
         is_training=True,
     ),
-    Stage(
-        "preference", "align", ("tokenizer",), ("preference",), 1, "Render preference pairs as ChatML tokens"
-    ),
+    Stage("preference", "align", ("tokenizer",), ("preference",), 1, "Render preference pairs as ChatML tokens"),
     Stage(
         "dpo",
         "align",

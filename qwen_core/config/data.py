@@ -26,9 +26,7 @@ class Ingest(Section):
 class Classifiers(Section):
     """Training of the fastText quality and toxicity classifiers."""
 
-    quality_examples: tuple[str, ...] = Field(
-        ("bundled",), description="JSONL files of text and label (high, low)."
-    )
+    quality_examples: tuple[str, ...] = Field(("bundled",), description="JSONL files of text and label (high, low).")
     toxicity_examples: tuple[str, ...] = Field(
         ("bundled",), description="JSONL files of text and label (toxic, clean)."
     )
@@ -63,7 +61,5 @@ class Dedup(Section):
     shingle_words: Count = Field(5, description="Words (CJK: characters) in one shingle.")
     num_buckets: Count = 14
     hashes_per_bucket: Count = 8
-    seed: int = Field(
-        1, description="Seed of datasketch's permutations; signatures of two seeds cannot meet."
-    )
+    seed: int = Field(1, description="Seed of datasketch's permutations; signatures of two seeds cannot meet.")
     rows_per_file: Count = 20_000

@@ -13,9 +13,7 @@ from qwen_core.config.train import Dpo, Evaluate, Model, Parallel, Pretrain, Rel
 class Recipe(Section):
     """Everything that decides what a pipeline run makes."""
 
-    name: str = Field(
-        "custom", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Also the MLflow experiment."
-    )
+    name: str = Field("custom", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Also the MLflow experiment.")
     description: str = ""
     seed: int = Field(42, ge=0, lt=2**32, description="Every random choice derives from it.")
     ingest: Ingest = Ingest()

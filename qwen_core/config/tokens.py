@@ -12,9 +12,7 @@ class Tokenizer(Section):
 
     vocab_size: int = Field(8192, ge=300, description="Entries with the specials; 256 bytes are always in.")
     min_frequency: Count = 2
-    max_sample_bytes: Count = Field(
-        20_000_000, description="Text read for training, drawn evenly over sources."
-    )
+    max_sample_bytes: Count = Field(20_000_000, description="Text read for training, drawn evenly over sources.")
 
 
 class Pack(Section):
@@ -28,9 +26,7 @@ class Pack(Section):
 class Instruct(Section):
     """Instruction data, rendered as ChatML."""
 
-    inputs: tuple[str, ...] = Field(
-        ("bundled",), description="JSONL/JSON files (messages, Alpaca, ShareGPT)."
-    )
+    inputs: tuple[str, ...] = Field(("bundled",), description="JSONL/JSON files (messages, Alpaca, ShareGPT).")
     max_seq_len: Count = 512
     validation_ratio: Ratio = 0.1
 

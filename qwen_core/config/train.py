@@ -62,9 +62,7 @@ class Optimiser(Section):
     beta2: Ratio = 0.95
     grad_clip: float = Field(1.0, gt=0)
     precision: Literal["bf16", "fp32"] = "bf16"
-    min_validation_points: int = Field(
-        10, ge=2, description="Points of the validation curve, first and last included."
-    )
+    min_validation_points: int = Field(10, ge=2, description="Points of the validation curve, first and last included.")
     log_every_steps: Count = 5
     checkpoint_every_steps: Count = 100
     max_failures: int = Field(2, ge=0, description="Worker failures after which training gives up.")

@@ -1,7 +1,7 @@
 """Packed token sequences: Arrow files of fixed length, memory-mapped, read by index in a global order.
 
-    train/part-00000.arrow ...   input_ids fixed_size_list<uint32>[S], document_starts list<uint32>,
-                                 num_bytes uint32, num_tokens uint32, language string, source string
+train/part-00000.arrow ...   input_ids fixed_size_list<uint32>[S], document_starts list<uint32>,
+                             num_bytes uint32, num_tokens uint32, language string, source string
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The model as MLflow serves it: loaded by `mlflow.pyfunc` from the registry, in a process of its own.
 
-    mlflow.pyfunc.load_model("models:/qwen-core-demo@champion").predict([{"role": "user", "content": "..."}])
+mlflow.pyfunc.load_model("models:/qwen-core-demo@champion").predict([{"role": "user", "content": "..."}])
 """
 
 from __future__ import annotations

@@ -48,5 +48,3 @@ def generate(
             break
         step = torch.tensor([[token]], device=device)
     return new
-
-

@@ -45,7 +45,13 @@ def save_pretrained(
     tree = config.to_json(dtype, eos_token_id, pad_token_id)
     (place / "config.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     ends = [token for token in dict.fromkeys((eos_token_id, pad_token_id)) if token is not None]
-    generation = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "eos_token_id": ends, "pad_token_id": pad_token_id}
+    generation = {
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "eos_token_id": ends,
+        "pad_token_id": pad_token_id,
+    }
     (place / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """Starting a training stage: Ray Train starts the workers, each runs the loop, rank 0 writes the model.
 
-    job ─▶ check the plan ─▶ TorchTrainer ─▶ worker x N: task, model, engine, resume, loop ─▶ model folder, history
-                                └─ checkpoints: <state>/train/checkpoint_..., continued from after any death
+job ─▶ check the plan ─▶ TorchTrainer ─▶ worker x N: task, model, engine, resume, loop ─▶ model folder, history
+                            └─ checkpoints: <state>/train/checkpoint_..., continued from after any death
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
 import ray
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from qwen_core import progress
+from qwen_core.artifacts import upload
 from qwen_core.config.train import Optimiser, Parallel
 from qwen_core.errors import QwenCoreError, RecipeError
 from qwen_core.model import CausalLM, save_pretrained
@@ -85,7 +85,9 @@ def check_plan(stage: str, settings: Optimiser, parallel: Parallel) -> None:
             f"the nearest is {nearest}"
         )
     have = ray.cluster_resources()
-    kind, needed = ("GPU", parallel.num_workers) if parallel.use_gpu else ("CPU", parallel.num_workers * parallel.cpus_per_worker)
+    kind, needed = (
+        ("GPU", parallel.num_workers) if parallel.use_gpu else ("CPU", parallel.num_workers * parallel.cpus_per_worker)
+    )
     if have.get(kind, 0) < needed:
         raise RecipeError(
             f"{stage} needs {needed:g} {kind}s (parallel.num_workers={parallel.num_workers}), the Ray cluster has "
@@ -155,7 +157,11 @@ def _work(config: dict[str, Any]) -> None:
     def log(figures: dict[str, float], step: int) -> None:
         if rank() == 0:
             plan.log(figures, step)
-            shown = {"loss": "train/loss", "validation_loss": "validation/loss", "tokens_per_second": "train/tokens_per_second"}
+            shown = {
+                "loss": "train/loss",
+                "validation_loss": "validation/loss",
+                "tokens_per_second": "train/tokens_per_second",
+            }
             told = {name: figures[key] for name, key in shown.items() if key in figures}
             progress.report(plan.stage, step, plan.settings.max_steps, "steps", **told)
 
@@ -199,4 +205,4 @@ def _finish(plan: Plan, loop: Loop) -> None:
                 (folder / "model" / file).write_bytes(source.read_bytes())
         lines = "".join(json.dumps(event) + "\n" for event in loop.history)
         (folder / "history.jsonl").write_text(lines, encoding="utf-8")
-        pafs.copy_files(str(folder), plan.output_uri, source_filesystem=pafs.LocalFileSystem())
+        upload(name, plan.output_uri)

@@ -188,4 +188,3 @@ def summarise(history: Sequence[dict[str, float]], settings: Optimiser) -> dict[
     speeds = sorted(curves.get("train/tokens_per_second", [0.0]))
     figures["tokens_per_second"] = speeds[len(speeds) // 2]
     return figures
-

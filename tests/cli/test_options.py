@@ -16,7 +16,12 @@ def test_inputs_become_one_override_with_absolute_paths(tmp_path, monkeypatch):
     assert before == ["seed=1"]
     key, _, value = last.partition("=")
     assert key == "ingest.inputs"
-    assert yaml.safe_load(value) == [str(tmp_path / "a, b.txt"), "s3://bucket/x", "environment", str(tmp_path / "*.txt")]
+    assert yaml.safe_load(value) == [
+        str(tmp_path / "a, b.txt"),
+        "s3://bucket/x",
+        "environment",
+        str(tmp_path / "*.txt"),
+    ]
 
 
 def test_all_missing_inputs_are_named_at_once():

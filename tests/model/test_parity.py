@@ -23,7 +23,9 @@ def _reference(tie: bool) -> Qwen3ForCausalLM:
     figures = dict(FIGURES)
     theta = figures.pop("rope_theta")
     torch.manual_seed(0)
-    config = Qwen3Config(**figures, rope_parameters={"rope_type": "default", "rope_theta": theta}, tie_word_embeddings=tie)
+    config = Qwen3Config(
+        **figures, rope_parameters={"rope_type": "default", "rope_theta": theta}, tie_word_embeddings=tie
+    )
     return Qwen3ForCausalLM(config).eval()
 
 

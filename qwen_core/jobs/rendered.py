@@ -1,0 +1,102 @@
+"""What `instruct` and `preference` do alike: read files, render each record, count what is dropped, split, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from qwen_core.artifacts import Outcome
+from qwen_core.data.conversations import BadRecordError, read_records
+from qwen_core.errors import InputError
+from qwen_core.jobs.corpus import write_arrow
+from qwen_core.jobs.runner import Context
+
+Render = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def input_paths(inputs: Sequence[str], bundled: str) -> dict[str, Path]:
+    """Resolve a section's inputs.
+
+    Args:
+        inputs: Paths, or the word `bundled`.
+        bundled: File name of the project's own data.
+
+    Returns:
+        Paths by name: `bundled`, or the path as given.
+    """
+    own = Path(str(resources.files("qwen_core.demo") / bundled))
+    return {name: own if name == "bundled" else Path(name).expanduser() for name in inputs}
+
+
+def content_hashes(paths: dict[str, Path]) -> dict[str, str]:
+    """Hash files, for the fingerprint of the stage that reads them.
+
+    Args:
+        paths: By name.
+
+    Returns:
+        Content hashes by name.
+
+    Raises:
+        InputError: Files are missing; all are named.
+    """
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        raise InputError(f"no such file: {', '.join(missing)}")
+    return {name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for name, path in paths.items()}
+
+
+def render_files(context: Context, paths: dict[str, Path], render: Render, schema: pa.Schema) -> Outcome:
+    """Render all records and write `train.arrow` and `validation.arrow`.
+
+    Args:
+        context: The stage's.
+        paths: Files by name.
+        render: Makes a row of a record, or raises `BadRecordError` with the reason.
+        schema: Of the rows; `id` is added by this function from the rendered content.
+
+    Returns:
+        The outcome; `rows` counts both splits.
+
+    Raises:
+        InputError: No record could be used.
+    """
+    drops: Counter[str] = Counter()
+    rows: dict[str, dict[str, Any]] = {}
+    for number, path in enumerate(paths.values()):
+        for record in read_records(path, drops):
+            try:
+                row = render(record)
+            except BadRecordError as reason:
+                drops[str(reason)] += 1
+                continue
+            key = hashlib.blake2b(repr(sorted(row.items())).encode(), digest_size=8).hexdigest()
+            if key in rows:
+                drops["duplicate"] += 1
+            rows[key] = {"id": key, **row}
+        context.progress(number + 1, len(paths), "files")
+    if len(rows) < 2:
+        raise InputError(
+            f"no usable record in {', '.join(map(str, paths.values()))}; dropped: {dict(drops) or 'nothing'}"
+        )
+    # By rank of the hash, not by a threshold: a small set too gets its share held out.
+    order = sorted(rows)
+    heldout = max(1, round(len(order) * context.section.validation_ratio))
+    splits = {"validation": order[:heldout], "train": order[heldout:]}
+    for name, keys in splits.items():
+        write_arrow(pa.Table.from_pylist([rows[key] for key in keys], schema=schema), context.output(f"{name}.arrow"))
+    details = {f"{name}_rows": len(keys) for name, keys in splits.items()}
+    by_language = Counter(row["language"] for row in rows.values())
+    return Outcome(
+        rows=len(rows),
+        tokens=sum(len(ids) for row in rows.values() for name, ids in row.items() if name.endswith("_ids")),
+        columns={field.name: str(field.type) for field in schema},
+        drops=dict(drops),
+        details={**details, "rows_by_language": dict(by_language)},
+    )
