@@ -1,7 +1,7 @@
 """Language and script labels, from models that come with the installation.
 
-    text ─▶ characters of each script ─▶ one language has the script to itself? ─▶ its label
-                                     └─▶ else py3langid (naive Bayes over byte n-grams; Lui & Baldwin, 2012)
+text ─▶ characters of each script ─▶ one language has the script to itself? ─▶ its label
+                                 └─▶ else py3langid (naive Bayes over byte n-grams; Lui & Baldwin, 2012)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Readers: one file of any known format in, raw records out; what is broken is counted, the rest goes on.
 
-    .jsonl .json (also .gz .zst)   .parquet   .txt .md .rst .adoc   source code   .warc .wet (also .gz)
+.jsonl .json (also .gz .zst)   .parquet   .txt .md .rst .adoc   source code   .warc .wet (also .gz)
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ import zstandard
 
 PROSE = frozenset({".txt", ".md", ".markdown", ".rst", ".adoc"})
 CODE = frozenset(
-    ".py .pyi .js .jsx .ts .tsx .rs .go .c .h .cc .cpp .hpp .cu .java .kt .scala .rb .php .sh .sql .r .jl .lua .swift "
-    ".toml .yaml .yml .css".split()
+    [".py", ".pyi", ".js", ".jsx", ".ts", ".tsx", ".rs", ".go", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".kt", ".scala", ".rb", ".php", ".sh", ".sql", ".r", ".jl", ".lua", ".swift", ".toml", ".yaml", ".yml", ".css"]
 )
 _RECORDS = frozenset({".jsonl", ".ndjson", ".json"})
 _WEB = frozenset({".warc", ".wet", ".arc"})
