@@ -21,7 +21,37 @@ import zstandard
 
 PROSE = frozenset({".txt", ".md", ".markdown", ".rst", ".adoc"})
 CODE = frozenset(
-    [".py", ".pyi", ".js", ".jsx", ".ts", ".tsx", ".rs", ".go", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".kt", ".scala", ".rb", ".php", ".sh", ".sql", ".r", ".jl", ".lua", ".swift", ".toml", ".yaml", ".yml", ".css"]
+    [
+        ".py",
+        ".pyi",
+        ".js",
+        ".jsx",
+        ".ts",
+        ".tsx",
+        ".rs",
+        ".go",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".cu",
+        ".java",
+        ".kt",
+        ".scala",
+        ".rb",
+        ".php",
+        ".sh",
+        ".sql",
+        ".r",
+        ".jl",
+        ".lua",
+        ".swift",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".css",
+    ]
 )
 _RECORDS = frozenset({".jsonl", ".ndjson", ".json"})
 _WEB = frozenset({".warc", ".wet", ".arc"})

@@ -78,7 +78,7 @@ def map_parts(
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(apply, num_cpus=1)
     told: dict[int, dict[str, Any]] = {}
     context.progress(0, len(parts), unit)
-    for row in dataset.iter_rows(prefetch_batches=0):
+    for row in dataset.iter_rows():
         told[row["index"]] = pickle.loads(row["told"])
         context.progress(len(told), len(parts), unit)
     return [told[index] for index in sorted(told)]

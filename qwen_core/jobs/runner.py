@@ -99,6 +99,7 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
     inputs = _inputs_of(stage, store, run_key)
     attempt = store.begin(stage, recipe, run_key, inputs, read_sources(recipe))
     with begin_stage_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
+        print(f"qwen-core mlflow run: {run.experiment_id}/{run.run_id}", flush=True)
         run.log_params(_params_of(recipe, stage))
         for manifest in inputs.values():
             run.log_dataset(manifest, "input")
@@ -164,9 +165,8 @@ def main(name: str, arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         print(f"[{name}] failed: an unexpected error; the traceback above tells where", flush=True)
         return 1
-    # The operator reads these two lines; they are the job's answer.
-    print(f"qwen-core manifest: {manifest.uri}")
-    print(f"qwen-core mlflow run: {manifest.mlflow_run_id}", flush=True)
+    # The operator reads this line and the one that tells the run; they are the job's answer.
+    print(f"qwen-core manifest: {manifest.uri}", flush=True)
     return 0
 
 
@@ -176,8 +176,8 @@ def _inputs_of(stage: Stage, store: Store, run_key: str) -> dict[str, Manifest]:
     missing = [name for name in stage.inputs if name not in have]
     if missing:
         raise ArtifactError(
-            f"stage '{stage.name}' reads the output of {' and '.join(missing)}, which run '{run_key}' does not have yet. "
-            f"Run first: qwen-core stage {' '.join(missing)} --run-key {run_key}"
+            f"stage '{stage.name}' reads the output of {' and '.join(missing)}, "
+            f"which run '{run_key}' does not have yet. Run first: qwen-core stage {' '.join(missing)} --run-key {run_key}"
         )
     return {name: have[name] for name in stage.inputs}
 

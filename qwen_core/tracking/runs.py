@@ -43,12 +43,14 @@ class StageRun:
     Attributes:
         run_id: The stage's own run.
         parent_id: The pipeline run that it is nested in.
+        experiment_id: The experiment of both.
         tracking_uri: MLflow server or database.
         stage: The stage's word.
     """
 
     run_id: str
     parent_id: str
+    experiment_id: str
     tracking_uri: str
     stage: str
 
@@ -206,7 +208,7 @@ def begin_stage_run(
     client.update_run(parent, status=RunStatus.to_string(RunStatus.RUNNING))
     ended = RunStatus.FAILED
     try:
-        yield StageRun(run_id, parent, tracking_uri, stage)
+        yield StageRun(run_id, parent, experiment_id, tracking_uri, stage)
         ended = RunStatus.FINISHED
     finally:
         # The parent too ends with each stage: nobody would end it for a pipeline that stops halfway.

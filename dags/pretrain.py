@@ -1,0 +1,13 @@
+"""DAG `pretrain`: documents to a language model."""
+
+from operators.pipeline import pipeline_dag
+
+dag = pipeline_dag(
+    "pretrain",
+    """
+### Documents to a language model
+
+`tokenizer` learns a byte-level BPE, `pack` makes fixed-length sequences and the held-out set, `pretrain` trains the
+model from scratch. Starts when the asset `corpus` is made; started by hand, give the run key to continue.
+""",
+)
