@@ -1,0 +1,117 @@
+"""The few calls of Airflow's REST API that the command line needs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from qwen_core.errors import PlatformError
+
+
+class AirflowClient:
+    """Talks to one Airflow, as the generated user."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self._url, self._user, self._password = url, user, password
+        self._http = httpx.Client(base_url=url, timeout=30)
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Start a DAG run.
+
+        Args:
+            dag_id: The DAG; right after the first start of the platform it may take a while to appear.
+            conf: Params of its trigger form.
+
+        Returns:
+            The DAG run's id.
+        """
+        deadline = time.monotonic() + 60
+        while True:
+            answer = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"conf": conf, "logical_date": None})
+            if answer.status_code == 200:
+                return str(answer.json()["dag_run_id"])
+            if answer.status_code != 404 or time.monotonic() > deadline:
+                raise PlatformError(f"Airflow refused to run '{dag_id}': {answer.text[:500]}")
+            time.sleep(1)
+
+    def has_dags(self, dag_ids: tuple[str, ...]) -> bool:
+        """Tell whether the DAG processor has brought these DAGs in."""
+        answer = self._request("GET", "/api/v2/dags", params={"limit": 100})
+        known = {dag["dag_id"] for dag in answer.json().get("dags", [])} if answer.status_code == 200 else set()
+        return set(dag_ids) <= known
+
+    def ensure_pool(self, name: str, slots: int) -> None:
+        """Make a pool, where there is none."""
+        if self._request("GET", f"/api/v2/pools/{name}").status_code == 404:
+            body = {"name": name, "slots": slots, "description": "Training stages", "include_deferred": True}
+            self._request("POST", "/api/v2/pools", json=body)
+
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Fetch a DAG run; `state` is its state."""
+        return self._json(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Fetch the task instances of a DAG run."""
+        found = self._json(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+        return list(found["task_instances"])
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        """Fetch an XCom value; `None` where there is none."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        answer = self._request("GET", path)
+        return answer.json().get("value") if answer.status_code == 200 else None
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
+        """Fetch a task's log as text."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self._request("GET", path, params={"full_content": "true"})
+        if answer.status_code != 200:
+            return ""
+        content = answer.json().get("content", "")
+        if isinstance(content, str):
+            return content
+        return "\n".join(str(entry.get("event", entry)) for entry in content)
+
+    def runs_started_by(self, dag_id: str, run_id: str, next_dag: str) -> list[str]:
+        """Find the runs of a DAG that another DAG run's asset event started."""
+        found = self._json("/api/v2/assets/events", source_dag_id=dag_id, source_run_id=run_id)
+        return [
+            str(run["run_id"] if "run_id" in run else run["dag_run_id"])
+            for event in found["asset_events"]
+            for run in event["created_dagruns"]
+            if run["dag_id"] == next_dag
+        ]
+
+    def _json(self, path: str, **params: Any) -> dict[str, Any]:
+        answer = self._request("GET", path, params=params)
+        if answer.status_code != 200:
+            raise PlatformError(f"Airflow answers {answer.status_code} to {path}: {answer.text[:300]}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Ask, with a fresh token where the old one ran out, and again where the server is just busy."""
+        for attempt in range(6):
+            try:
+                if "Authorization" not in self._http.headers:
+                    self._log_in()
+                answer = self._http.request(method, path, **arguments)
+            except httpx.TransportError as error:
+                if attempt == 5:
+                    raise PlatformError(
+                        f"Airflow does not answer at {self._url} ({error}); see: qwen-core status"
+                    ) from error
+                time.sleep(2**attempt * 0.5)
+                continue
+            if answer.status_code != 401:
+                return answer
+            del self._http.headers["Authorization"]
+        return answer
+
+    def _log_in(self) -> None:
+        answer = self._http.post("/auth/token", json={"username": self._user, "password": self._password})
+        if answer.status_code not in (200, 201):
+            raise PlatformError(f"Airflow refuses the generated user ({answer.status_code}): is {self._url} ours?")
+        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

@@ -1,0 +1,204 @@
+"""The platform on one machine: Airflow, Ray and MLflow as processes of ours, all on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from qwen_core.errors import PlatformError
+from qwen_core.platform import processes
+from qwen_core.platform.airflow import AirflowClient
+from qwen_core.platform.services import Service, services_of, tracking_database
+from qwen_core.platform.settings import Home, Settings, check_resources, environment
+from qwen_core.stages import DAGS
+
+_START_SECONDS = 180.0
+_LOG_LINES = 25
+_TRAINING_POOL = "training"
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """What `status` tells of a service; `state` is `up`, `starting` or `down`."""
+
+    name: str
+    state: str
+    pid: int | None
+    url: str
+    memory_bytes: int
+
+
+class Platform:
+    """Starts, watches and ends the services below one home folder."""
+
+    def __init__(self, home: str | Path | None = None) -> None:
+        self.home = Home(home)
+        self.settings = self.home.settings()
+
+    @property
+    def store_root(self) -> str:
+        """Root of the artifacts."""
+        return str(self.home.folder("artifacts"))
+
+    @property
+    def airflow_url(self) -> str:
+        """Airflow's pages."""
+        return f"http://127.0.0.1:{self.settings.airflow_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """MLflow's pages."""
+        return f"http://127.0.0.1:{self.settings.mlflow_port}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's server while it runs, else its database."""
+        running = processes.find(self.home, "mlflow") is not None
+        return self.mlflow_url if running else tracking_database(self.home)
+
+    @property
+    def airflow(self) -> AirflowClient:
+        """A client of the platform's Airflow."""
+        secret = self.home.credentials()
+        return AirflowClient(self.airflow_url, secret["airflow_user"], secret["airflow_password"])
+
+    def configure(self, **changes: int | None) -> None:
+        """Change ports or sizes and keep them; `None` leaves a value as it is."""
+        wanted = {name: value for name, value in changes.items() if value is not None}
+        if wanted:
+            self.settings = Settings.model_validate(self.settings.model_dump() | wanted)
+            self.home.save_settings(self.settings)
+
+    def prepare_local(self) -> None:
+        """Point this process's caches below the home, for stages that run without the platform."""
+        shared = environment(self.home, self.settings)
+        for name in (
+            "MPLCONFIGDIR",
+            "TORCH_EXTENSIONS_DIR",
+            "HF_HUB_OFFLINE",
+            "RAY_USAGE_STATS_ENABLED",
+            "RAY_DEDUP_LOGS",
+        ):
+            os.environ.setdefault(name, shared[name])
+
+    def up(self, progress: Callable[[str], None] = print) -> None:
+        """Start what does not run, and wait until all is well.
+
+        Args:
+            progress: Gets a line for each event.
+
+        Raises:
+            PlatformError: A port is taken, a service died or did not get well; the text says what to do.
+        """
+        services = services_of(self.home, self.settings)
+        missing = [service for service in services if processes.find(self.home, service.name) is None]
+        if not missing and all(service.is_healthy() for service in services):
+            return
+        for warning in check_resources(self.home.path):
+            progress(f"warning: {warning}")
+        env = environment(self.home, self.settings)
+        if len(missing) == len(services):
+            processes.stop_all(self.home)  # what a crash left behind would hold the ports
+        self._check_ports(missing)
+        progress(f"starting {', '.join(service.name for service in missing)} (state in {self.home.path})")
+        self._migrate(env, missing)
+        for service in missing:
+            processes.start(self.home, service.name, service.command, env)
+        self._wait(services, progress)
+
+    def down(self) -> int:
+        """End every process of the platform.
+
+        Returns:
+            How many there were.
+        """
+        return processes.stop_all(self.home)
+
+    def status(self) -> list[ServiceStatus]:
+        """Look at every service."""
+        told = []
+        for service in services_of(self.home, self.settings):
+            process = processes.find(self.home, service.name)
+            state = "down" if process is None else "up" if service.is_healthy() else "starting"
+            pid, memory = (process.pid, processes.memory_bytes(process)) if process else (None, 0)
+            told.append(ServiceStatus(service.name, state, pid, service.url, memory))
+        return told
+
+    def is_up(self) -> bool:
+        """Tell whether every service is well."""
+        return all(status.state == "up" for status in self.status())
+
+    def log_path(self, service: str) -> Path:
+        """Name a service's log."""
+        return self.home.path / "logs" / f"{service}.log"
+
+    def job_log(self, submission_id: str) -> str:
+        """Fetch the log of a Ray job; empty where it cannot be had."""
+        url = f"http://127.0.0.1:{self.settings.ray_dashboard_port}/api/jobs/{submission_id}/logs"
+        headers = {"Authorization": f"Bearer {self.home.credentials()['ray_token']}"}
+        try:
+            answer = httpx.get(url, headers=headers, timeout=20)
+        except httpx.HTTPError:
+            return ""
+        return str(answer.json().get("logs") or "") if answer.status_code == 200 else ""
+
+    def dag_run_url(self, dag_id: str, run_id: str) -> str:
+        """Name a DAG run's page."""
+        return f"{self.airflow_url}/dags/{dag_id}/runs/{run_id}"
+
+    def _check_ports(self, missing: list[Service]) -> None:
+        """Refuse to start where a port is taken, naming who has it and how to choose another."""
+        options = {"ray": "--ray-dashboard-port", "mlflow": "--mlflow-port", "api-server": "--airflow-port"}
+        wanted = [(service.port, options[service.name], service.name) for service in missing if service.port]
+        if any(service.name == "ray" for service in missing):
+            wanted.append((self.settings.ray_port, "--ray-port", "ray"))
+        taken = [
+            f"port {port} for {name} is taken by {holder}; free it, or choose another: qwen-core up {option} {port + 10}"
+            for port, option, name in wanted
+            if (holder := processes.holder_of(port))
+        ]
+        if taken:
+            raise PlatformError("\n".join(taken))
+
+    def _migrate(self, env: dict[str, str], missing: list[Service]) -> None:
+        """Bring Airflow's database up to date before its services ask for it."""
+        if not any(service.name == "scheduler" for service in missing):
+            return
+        log = self.home.folder("logs") / "migrate.log"
+        command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
+        with log.open("ab") as out:
+            code = subprocess.run(command, env=env, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
+        if code:
+            raise PlatformError(f"Airflow's database could not be prepared:\n{processes.tail(log, _LOG_LINES)}")
+
+    def _wait(self, services: list[Service], progress: Callable[[str], None]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        waiting = {service.name: service for service in services}
+        while waiting:
+            for name, service in list(waiting.items()):
+                if processes.find(self.home, name) is None:
+                    raise PlatformError(
+                        f"{name} died while starting; the end of its log:\n"
+                        f"{processes.tail(self.log_path(name), _LOG_LINES)}\nwhole log: qwen-core logs {name}"
+                    )
+                if service.is_healthy():
+                    del waiting[name]
+                    progress(f"  {name} is up{'  ' + service.url if service.url else ''}")
+            if waiting and time.monotonic() > deadline:
+                raise PlatformError(
+                    f"{', '.join(waiting)} did not get well within {_START_SECONDS:.0f} s; see: qwen-core logs {next(iter(waiting))}"
+                )
+            time.sleep(0.5)
+        airflow = self.airflow
+        airflow.ensure_pool(_TRAINING_POOL, 1)
+        while not airflow.has_dags(DAGS):
+            if time.monotonic() > deadline:
+                raise PlatformError("Airflow has not found the DAGs; see: qwen-core logs dag-processor")
+            time.sleep(1)
