@@ -105,7 +105,8 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
             run.log_dataset(manifest, "input")
         done = store.find(name, attempt.fingerprint)
         if done is not None:
-            run.set_tags({"qwen_core.reused": "true", "qwen_core.origin_run_id": done.mlflow_run_id or ""})
+            tags = {"qwen_core.reused": "true", "qwen_core.origin_run_id": done.mlflow_run_id or ""}
+            run.set_tags(tags)
             _log_result(run, done)
             store.point(run_key, done)
             print(f"[{name}] already done: {done.uri}", flush=True)

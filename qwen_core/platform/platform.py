@@ -108,8 +108,9 @@ class Platform:
             processes.stop_all(self.home)  # what a crash left behind would hold the ports
         self._check_ports(missing)
         progress(f"starting {', '.join(service.name for service in missing)} (state in {self.home.path})")
-        self._migrate(env, missing)
         for service in missing:
+            if service.name == "api-server":  # the first of Airflow's; Ray and MLflow start meanwhile
+                self._migrate(env)
             processes.start(self.home, service.name, service.command, env)
         self._wait(services, progress)
 
@@ -160,17 +161,16 @@ class Platform:
         if any(service.name == "ray" for service in missing):
             wanted.append((self.settings.ray_port, "--ray-port", "ray"))
         taken = [
-            f"port {port} for {name} is taken by {holder}; free it, or choose another: qwen-core up {option} {port + 10}"
+            f"port {port} for {name} is taken by {holder}; "
+            f"free it, or choose another: qwen-core up {option} {port + 10}"
             for port, option, name in wanted
             if (holder := processes.holder_of(port))
         ]
         if taken:
             raise PlatformError("\n".join(taken))
 
-    def _migrate(self, env: dict[str, str], missing: list[Service]) -> None:
+    def _migrate(self, env: dict[str, str]) -> None:
         """Bring Airflow's database up to date before its services ask for it."""
-        if not any(service.name == "scheduler" for service in missing):
-            return
         log = self.home.folder("logs") / "migrate.log"
         command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
         with log.open("ab") as out:
@@ -193,7 +193,8 @@ class Platform:
                     progress(f"  {name} is up{'  ' + service.url if service.url else ''}")
             if waiting and time.monotonic() > deadline:
                 raise PlatformError(
-                    f"{', '.join(waiting)} did not get well within {_START_SECONDS:.0f} s; see: qwen-core logs {next(iter(waiting))}"
+                    f"{', '.join(waiting)} did not get well within {_START_SECONDS:.0f} s; "
+                    f"see: qwen-core logs {next(iter(waiting))}"
                 )
             time.sleep(0.5)
         airflow = self.airflow

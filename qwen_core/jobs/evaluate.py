@@ -1,0 +1,91 @@
+"""`evaluate`: what each model learnt, on held-out data, and what the aligned one says.
+
+pretrain, sft, dpo ─▶ (one Ray task each) bits per byte by language and source, answer loss, preference accuracy
+dpo ─▶ one reply to each of the recipe's prompts
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import ray
+import torch
+
+from qwen_core.artifacts import Outcome, local_copy
+from qwen_core.chat import ChatModel
+from qwen_core.data.packed import PackedSequences
+from qwen_core.jobs.runner import Context, connect_ray, exit_with
+from qwen_core.jobs.training import split_files
+from qwen_core.train.dpo import pair_logprobs, preference_accuracy
+from qwen_core.train.pretrain import bits_per_byte
+from qwen_core.train.sft import answer_loss, read_table
+
+_MODELS = ("pretrain", "sft", "dpo")
+_BATCH = 8
+
+
+def run(context: Context) -> Outcome:
+    """Measure all models.
+
+    Args:
+        context: Recipe, inputs and places.
+
+    Returns:
+        The outcome; metrics are named `<model>.<measure>`, details hold the samples.
+    """
+    connect_ray()
+    data = {
+        "packed": split_files(context.inputs["pack"], "validation"),
+        "instruct": local_copy(context.inputs["instruct"].path("validation.arrow")),
+        "preference": local_copy(context.inputs["preference"].path("validation.arrow")),
+    }
+    settings = context.section.model_dump() | {"seed": context.recipe.seed}
+    work = ray.remote(num_cpus=1, num_gpus=1 if context.recipe.parallel.use_gpu else 0)(_measure)
+    waiting = {
+        work.remote(local_copy(context.inputs[name].path("model")), data, settings, name == "dpo"): name
+        for name in _MODELS
+    }
+    metrics: dict[str, float] = {}
+    samples: list[dict[str, str]] = []
+    pending = list(waiting)
+    while pending:
+        (ready,), pending = ray.wait(pending, num_returns=1)
+        figures, replies = ray.get(ready)
+        metrics |= {f"{waiting[ready]}.{name}": value for name, value in figures.items()}
+        samples += replies
+        context.progress(len(_MODELS) - len(pending), len(_MODELS), "models")
+    text = "\n\n".join(f"### {s['name']}: {s['prompt']}\n\n{s['reply']}" for s in samples)
+    context.run.log_text(text, "samples.md")
+    report = {"metrics": metrics, "samples": samples}
+    context.store.write(f"{context.attempt.data_uri}/report.json", json.dumps(report, ensure_ascii=False, indent=1))
+    return Outcome(rows=len(_MODELS), metrics=metrics, details={"samples": samples})
+
+
+def _measure(
+    folder: str, data: dict[str, Any], settings: dict[str, Any], speaks: bool
+) -> tuple[dict[str, float], list[dict[str, str]]]:
+    """Measure one model, and let it speak if it is the aligned one."""
+    chat = ChatModel(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = chat.model.to(device)
+
+    def forward(input_ids: torch.Tensor, segment_ids: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
+        segments = None if segment_ids is None else segment_ids.to(device)
+        return model(input_ids.to(device), segment_ids=segments, labels=labels.to(device)).cpu()  # type: ignore[no-any-return]
+
+    figures = {n: v for n, v in bits_per_byte(forward, PackedSequences(data["packed"]), _BATCH).items() if n != "loss"}
+    figures["answer_loss"] = answer_loss(forward, read_table(data["instruct"]), _BATCH)["loss"]
+    figures["preference_accuracy"] = preference_accuracy(
+        *pair_logprobs(forward, read_table(data["preference"]), _BATCH)
+    )
+    replies = []
+    for name, prompt in settings["prompts"].items() if speaks else ():
+        asked = [{"role": "user", "content": prompt}]
+        reply = chat.reply(asked, settings["max_new_tokens"], settings["temperature"], settings["seed"])
+        replies.append({"name": name, "prompt": prompt, "reply": reply})
+    return figures, replies
+
+
+if __name__ == "__main__":
+    exit_with("evaluate")
