@@ -126,7 +126,7 @@ def _blocks(path: Path, drops: Counter[str]) -> Iterator[bytes]:
     opened: IO[bytes]
     with path.open("rb") as file:
         if path.suffix == ".gz":
-            opened = gzip.open(file)  # type: ignore[assignment]
+            opened = gzip.GzipFile(fileobj=file)
         elif path.suffix == ".zst":
             opened = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         else:

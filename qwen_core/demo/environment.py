@@ -96,9 +96,13 @@ def _prose(root: Path) -> Iterator[tuple[Path, str]]:
         name = path.name
         if name == "METADATA":
             yield path, "metadata"
-        elif _is_prose(path) and not any(noise in name for noise in _NOISE) and path.is_file():
-            if _MIN_BYTES <= path.stat().st_size <= _MAX_BYTES:
-                yield path, "prose"
+        elif (
+            _is_prose(path)
+            and not any(noise in name for noise in _NOISE)
+            and path.is_file()
+            and _MIN_BYTES <= path.stat().st_size <= _MAX_BYTES
+        ):
+            yield path, "prose"
 
 
 def _is_prose(path: Path) -> bool:

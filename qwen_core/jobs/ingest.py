@@ -126,7 +126,7 @@ def _files(name: str) -> list[Source]:
             if p.is_file() and not any(q.startswith(".") for q in p.relative_to(place).parts)
         )
     else:
-        paths = [place] if place.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))
+        paths = [place] if place.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207 - absolute patterns
     if not paths:
         raise InputError(f"no such file or folder: {name}")
     readable = [path for path in paths if kind_of(path)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import safe_open
 
 from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.config.train import Optimiser
@@ -13,6 +16,7 @@ from qwen_core.model import CausalLM, load_pretrained
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.figures import loss_curve
 from qwen_core.train.launch import Plan, train
+from qwen_core.train.loop import summarise
 from qwen_core.train.task import Task
 
 
@@ -37,7 +41,7 @@ def run_training(
     settings: Optimiser = context.section
     tokenizer_folder = local_copy(tokenizer_uri)
     tokenizer = load_tokenizer(tokenizer_folder)
-    figures = train(
+    train(
         Plan(
             stage=context.stage.name,
             settings=settings,
@@ -55,6 +59,9 @@ def run_training(
     )
     history = [json.loads(line) for line in Path(local_copy(context.output("history.jsonl"))).read_text().splitlines()]
     context.run.log_figure(loss_curve(history, context.stage.name), "loss_curve.png")
+    figures = summarise(history, settings)
+    with safe_open(Path(local_copy(context.output("model"))) / "model.safetensors", "pt") as weights:
+        figures["parameters"] = float(sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()))
     tokens = int(max(event.get("train/tokens", 0) for event in history))
     return Outcome(rows=settings.max_steps, tokens=tokens, metrics=figures)
 

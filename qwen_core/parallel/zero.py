@@ -46,6 +46,9 @@ def make_engine(
         os.environ["DS_ACCELERATOR"] = "cpu"  # it would look for a device of its own and warn
     import deepspeed
 
+    if not use_gpu:
+        # Its shared-memory collectives are compiled at the first start (40 s, a compiler at run time); gloo will do.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     config = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": gradient_accumulation_steps,

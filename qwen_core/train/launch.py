@@ -25,7 +25,7 @@ from qwen_core.errors import QwenCoreError, RecipeError
 from qwen_core.model import CausalLM, save_pretrained
 from qwen_core.parallel import gather_state
 from qwen_core.train.distributed import rank
-from qwen_core.train.loop import Loop, summarise
+from qwen_core.train.loop import Loop
 from qwen_core.train.task import Task
 
 _TAG = "state"
@@ -95,14 +95,11 @@ def check_plan(stage: str, settings: Optimiser, parallel: Parallel) -> None:
         )
 
 
-def train(plan: Plan) -> dict[str, float]:
-    """Run a training stage to its end, from where an earlier attempt stopped.
+def train(plan: Plan) -> None:
+    """Run a training stage to its end, from where an earlier attempt stopped; the result lies in its output folder.
 
     Args:
         plan: What to do.
-
-    Returns:
-        Closing figures; see `loop.summarise`.
 
     Raises:
         QwenCoreError: Training failed more often than `max_failures`, or diverged.
@@ -126,10 +123,9 @@ def train(plan: Plan) -> dict[str, float]:
         ),
     )
     try:
-        result = trainer.fit()
+        trainer.fit()
     except Exception as error:
         raise QwenCoreError(f"{plan.stage} failed: {_root_cause(error)}") from error
-    return {name: value for name, value in (result.metrics or {}).items() if isinstance(value, float)}
 
 
 def _root_cause(error: BaseException) -> str:
@@ -149,7 +145,6 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(plan.parallel.threads_per_worker)
     torch.manual_seed(plan.seed)
     model = plan.make_model()
-    parameters = float(sum(parameter.numel() for parameter in model.parameters()))
     task = plan.make_task(model)
     loop = Loop(model, task, plan.settings, plan.parallel, plan.seed)
     first_step = _resume(loop)
@@ -167,7 +162,6 @@ def _work(config: dict[str, Any]) -> None:
 
     loop.run(first_step, log, _save)
     _finish(plan, loop)
-    ray.train.report({**summarise(loop.history, plan.settings), "parameters": parameters})
 
 
 def _resume(loop: Loop) -> int:
