@@ -16,7 +16,7 @@ class RayJobTrigger(BaseTrigger):
     """Watches one job; a person's kill of the task stops it, a restart of the triggerer does not."""
 
     def __init__(self, ray_conn_id: str, submission_id: str, poll_seconds: float = 2.0, log_offset: int = 0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ray_conn_id = ray_conn_id
         self.submission_id = submission_id
         self.poll_seconds = poll_seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,7 @@ _CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}\x{200b}-\x{200f}\x{202a}-\x
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
-def normalise(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def normalise(text: pa.Array) -> pa.Array:
     """Normalise texts: line ends, NFC, no control characters, at most one empty line in a row, no outer space.
 
     Args:
@@ -24,7 +25,8 @@ def normalise(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """
     text = pc.replace_substring_regex(text, pattern=r"\r\n?|\x{2028}|\x{2029}|\x{85}", replacement="\n")
     text = pc.replace_substring_regex(text, pattern=_CONTROLS, replacement="")
-    text = pc.utf8_normalize(text, form="NFC")
+    # unicodedata, for pyarrow 25.0.1's utf8_normalize hands every text back as it came
+    text = pa.array([unicodedata.normalize("NFC", value) for value in text.to_pylist()], pa.string())
     text = pc.replace_substring_regex(text, pattern=r"[ \t]+\n", replacement="\n")
     text = pc.replace_substring_regex(text, pattern=r"\n{3,}", replacement="\n\n")
     return pc.utf8_trim(text, characters="\n \t\u3000")

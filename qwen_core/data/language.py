@@ -54,17 +54,19 @@ def label(text: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array, pa.Arra
     total = np.maximum(1e-9, counts[:, 1:].sum(1) + kana)
     shares = counts.max(1) / total
     simplified, traditional = _count(prefix, _SIMPLIFIED), _count(prefix, _TRADITIONAL)
-    languages, scores, scripts = [], [], []
+    labels: list[tuple[str, float, str]] = []
     for row, value in enumerate(prefix.to_pylist()):
         script = str(names[best[row]])
         if counts[row].max() == 0:
-            languages.append("und"), scores.append(0.0), scripts.append("Zyyy")
+            labels.append(("und", 0.0, "Zyyy"))
             continue
         language, score = (_SOLE_LANGUAGE[script], float(shares[row])) if script in _SOLE_LANGUAGE else _classify(value)
         if script == "Hani":
             script = "Hant" if traditional[row] > simplified[row] else "Hans"
-        languages.append(language), scores.append(min(1.0, score)), scripts.append(script)
-    return pa.array(languages, pa.string()), pa.array(scores, pa.float32()), pa.array(scripts, pa.string())
+        labels.append((language, min(1.0, score), script))
+    types = (pa.string(), pa.float32(), pa.string())
+    languages, scores, scripts = (pa.array([row[i] for row in labels], kind) for i, kind in enumerate(types))
+    return languages, scores, scripts
 
 
 def _count(text: pa.Array | pa.ChunkedArray, pattern: str) -> np.ndarray:

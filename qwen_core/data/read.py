@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,7 +123,7 @@ def read_file(path: Path, text_column: str, drops: Counter[str]) -> Iterator[Raw
 
 def _blocks(path: Path, drops: Counter[str]) -> Iterator[bytes]:
     """Read a file's bytes, unpacked; a truncated archive gives what can be had of it."""
-    opened: IO[bytes]
+    opened: Any
     with path.open("rb") as file:
         if path.suffix == ".gz":
             opened = gzip.GzipFile(fileobj=file)
@@ -240,5 +240,5 @@ def _page_text(record: Any, drops: Counter[str]) -> str | None:
     if "html" not in kind:
         drops["not_html"] += 1
         return None
-    html = bytes_to_str(body, record.http_charset or detect_encoding(body))
+    html = bytes_to_str(body, record.http_charset or detect_encoding(body) or "utf-8")
     return str(extract_plain_text(html, main_content=True, alt_texts=False, links=False))

@@ -178,7 +178,8 @@ def _inputs_of(stage: Stage, store: Store, run_key: str) -> dict[str, Manifest]:
     if missing:
         raise ArtifactError(
             f"stage '{stage.name}' reads the output of {' and '.join(missing)}, "
-            f"which run '{run_key}' does not have yet. Run first: qwen-core stage {' '.join(missing)} --run-key {run_key}"
+            f"which run '{run_key}' does not have yet. "
+            f"Run first: qwen-core stage {' '.join(missing)} --run-key {run_key}"
         )
     return {name: have[name] for name in stage.inputs}
 

@@ -61,7 +61,7 @@ def run_training(
     context.run.log_figure(loss_curve(history, context.stage.name), "loss_curve.png")
     figures = summarise(history, settings)
     with safe_open(Path(local_copy(context.output("model"))) / "model.safetensors", "pt") as weights:
-        figures["parameters"] = float(sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()))
+        figures["parameters"] = float(sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()))  # noqa: SIM118 - no mapping
     tokens = int(max(event.get("train/tokens", 0) for event in history))
     return Outcome(rows=settings.max_steps, tokens=tokens, metrics=figures)
 

@@ -1,0 +1,79 @@
+"""Objectives: worked by hand, and independent of how a batch is cut."""
+
+import math
+
+import pyarrow as pa
+import pytest
+import torch
+
+from qwen_core.data.packed import PackedBatch
+from qwen_core.model import IGNORE
+from qwen_core.train.distributed import shard_batches
+from qwen_core.train.dpo import DpoTask, dpo_loss, preference_accuracy
+from qwen_core.train.pretrain import tensors
+from qwen_core.train.sft import SftTask
+
+
+def _write(path, rows):
+    table = pa.Table.from_pylist(rows)
+    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table)
+    return str(path)
+
+
+def _one_nat(input_ids, segment_ids, labels):
+    """A model that gives each counted token a loss of its own id, in nats."""
+    return torch.where(labels == IGNORE, 0, labels).float()
+
+
+def test_dpo_loss_is_the_one_worked_by_hand():
+    losses = dpo_loss(torch.tensor([0.0, 1.0, -1.0]))
+    assert losses.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-1)), math.log(1 + math.e)], abs=1e-6)
+
+
+def test_dpo_compares_with_the_reference(tmp_path):
+    """Chosen tokens 1 + 2 cost 3 nats, rejected 4 costs 4: a reference that costs nothing gives margin 0.1 * 1."""
+    path = _write(tmp_path / "a.arrow", [{"prompt_ids": [9, 9], "chosen_ids": [1, 2], "rejected_ids": [4]}])
+
+    def silent(input_ids, segment_ids, labels):
+        return torch.zeros(labels.shape)
+
+    task = DpoTask(path, path, reference=silent, beta=0.1, sft_weight=0.5, batch_size=2)
+    figures = task.validate(_one_nat)
+    assert figures["margin"] == pytest.approx(0.1) and figures["reward_accuracy"] == 1.0
+    assert figures["loss"] == pytest.approx(math.log(1 + math.exp(-0.1)))
+    assert figures["preference_accuracy"] == 1.0  # 1.5 nats a token against 4
+    objective = task.objective(_one_nat, [0])
+    assert float(objective.loss) == pytest.approx(math.log(1 + math.exp(-0.1)) + 0.5 * 3 / 2)
+    assert task.count([0]) == 1
+
+
+def test_preference_is_judged_per_token_so_that_length_decides_nothing():
+    logprobs = torch.tensor([[-10.0, -6.0], [-10.0, -6.0]])
+    assert preference_accuracy(logprobs, torch.tensor([[10.0, 3.0], [2.0, 3.0]])) == 0.5
+
+
+def test_only_the_assistants_tokens_count(tmp_path):
+    rows = [
+        {"input_ids": [5, 6, 7], "labels_mask": [False, True, True]},
+        {"input_ids": [5, 2], "labels_mask": [False, True]},
+    ]
+    path = _write(tmp_path / "a.arrow", rows)
+    task = SftTask(path, path, 2)
+    assert task.count([0, 1]) == 3
+    assert float(task.objective(_one_nat, [0, 1]).loss) == 6 + 7 + 2
+    assert task.validate(_one_nat)["loss"] == pytest.approx(15 / 3)
+
+
+def test_first_tokens_of_documents_and_padding_are_not_predicted():
+    import numpy as np
+
+    batch = PackedBatch(np.arange(6)[None], np.array([[0, 0, 1, 1, 1, 1]]), np.array([5]))
+    _, _, labels = tensors(batch)
+    assert labels.tolist() == [[IGNORE, 1, IGNORE, 3, 4, IGNORE]]
+
+
+def test_shards_fill_up_with_weight_zero():
+    batches = shard_batches(5, 2)
+    counted = [i for indices, weights in batches for i, w in zip(indices, weights, strict=True) if w]
+    assert counted == [0, 1, 2, 3, 4] and all(len(indices) == 2 for indices, _ in batches)
