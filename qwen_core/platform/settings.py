@@ -166,6 +166,7 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_COLOR_PREFIX": "0",
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would bring each progress line twice
         "AIRFLOW_HOME": str(airflow),
         "AIRFLOW__CORE__DAGS_FOLDER": str(code / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
