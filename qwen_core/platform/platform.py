@@ -85,6 +85,7 @@ class Platform:
             "HF_HUB_OFFLINE",
             "RAY_USAGE_STATS_ENABLED",
             "RAY_DEDUP_LOGS",
+            "RAY_TRAIN_ENABLE_PRINT_PATCH",
         ):
             os.environ.setdefault(name, shared[name])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,8 @@ def _root_cause(error: BaseException) -> str:
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     plan: Plan = config["plan"]
+    # DeepSpeed calls torch's collectives by names that torch has begun to rename: a line at each step otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     torch.set_num_threads(plan.parallel.threads_per_worker)
     torch.manual_seed(plan.seed)
     model = plan.make_model()

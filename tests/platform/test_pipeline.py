@@ -53,13 +53,6 @@ def test_run_goes_from_text_to_a_registered_model(platform):
     assert _run(platform.home.path, "status").returncode == 0
 
 
-def test_failing_stage_is_named_with_its_log_and_is_not_retried(platform):
-    arguments = ("run", "--recipe", TINY, "--set", "filter.min_words=100000", "--run-key", "fails")
-    done = _run(platform.home.path, *arguments)
-    assert done.returncode == 1
-    assert "stage 'filter' failed" in done.stdout and "every document was dropped" in done.stdout
-
-
 def test_down_leaves_no_process(platform):
     assert _run(platform.home.path, "down").returncode == 0
     assert processes.all_of(platform.home) == []
