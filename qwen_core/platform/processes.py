@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import socket
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from qwen_core.errors import PlatformError
 from qwen_core.platform.settings import Home
 
 _TERM_SECONDS = 15.0
 _MARK = "QWEN_CORE_PLATFORM"
+_SERVICE_MARK = "QWEN_CORE_SERVICE"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What `run/NAME.json` keeps of a service: enough not to take another program's process for ours."""
+
+    pid: int
+    created: float
+    booted: float
+
+
+@contextlib.contextmanager
+def lock(home: Home) -> Iterator[None]:
+    """Keep a second `up` or `down` of the same home out.
+
+    Args:
+        home: The platform's folder.
+
+    Yields:
+        While it is held.
+
+    Raises:
+        PlatformError: Another one holds it.
+    """
+    with (home.folder("run") / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PlatformError(
+                f"another qwen-core is starting or ending the platform in {home.path}; wait for it, then try again"
+            ) from error
+        yield
 
 
 def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int:
@@ -23,7 +61,7 @@ def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int
         home: The platform's folder.
         name: The service.
         command: What to run.
-        env: Its environment; a mark is added by which its children are found again.
+        env: Its environment; marks are added by which its children are found again.
 
     Returns:
         The process id.
@@ -35,11 +73,11 @@ def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**env, _MARK: str(home.path)},
+            env={**env, _MARK: str(home.path), _SERVICE_MARK: name},
             cwd=home.path,
             start_new_session=True,
         )
-    record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
+    record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "booted": psutil.boot_time()}
     (home.folder("run") / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
     return process.pid
 
@@ -54,110 +92,131 @@ def find(home: Home, name: str) -> psutil.Process | None:
     Returns:
         The process, or `None`; a process id that another program has by now is not taken for ours.
     """
-    path = home.path / "run" / f"{name}.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        process = psutil.Process(record["pid"])
-        if abs(process.create_time() - record["created"]) > 1 or process.status() == psutil.STATUS_ZOMBIE:
-            return None
-    except (OSError, ValueError, psutil.Error):
-        return None
-    return process
+    record = _read(home.path / "run" / f"{name}.json")
+    return None if record is None else _leader(record)
 
 
-def all_of(home: Home) -> list[psutil.Process]:
+def all_of(home: Home, name: str | None = None) -> list[psutil.Process]:
     """Find every process that the platform started, children and orphans too.
 
     By the mark in its environment, or by its session: a program that sets its title overwrites the former, one that
-    opens a session of its own (Ray's workers) leaves the latter.
+    opens a session of its own (the driver of a Ray job) leaves the latter.
+
+    Args:
+        home: The platform's folder.
+        name: Only this service's.
+
+    Returns:
+        The processes.
     """
-    mark, sessions = str(home.path), _sessions(home)
-    found = []
+    sessions = _sessions(home, name)
+    found = {}
     for process in psutil.process_iter():
         try:
-            session = sessions.get(os.getsid(process.pid))
-            is_ours = session is not None and process.create_time() >= session - 1
-            if (is_ours or process.environ().get(_MARK) == mark) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            environ = process.environ()
+            is_marked = environ.get(_MARK) == str(home.path) and name in (None, environ.get(_SERVICE_MARK))
+            if (is_marked or os.getsid(process.pid) in sessions) and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = process
+                found |= {child.pid: child for child in process.children(recursive=True)}
         except (psutil.Error, OSError):
             continue
+    return list(found.values())
+
+
+def _read(path: Path) -> _Record | None:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return _Record(int(told["pid"]), float(told["created"]), float(told["booted"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _leader(record: _Record) -> psutil.Process | None:
+    """Find the process that was started, where it still runs."""
+    try:
+        process = psutil.Process(record.pid)
+        is_ours = abs(process.create_time() - record.created) <= 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return process if is_ours else None
+
+
+def _sessions(home: Home, name: str | None) -> set[int]:
+    """List the sessions that were opened since the machine started and that no other program leads by now."""
+    found = set()
+    for path in (home.path / "run").glob(f"{name or '*'}.json"):
+        record = _read(path)
+        if record is None or abs(record.booted - psutil.boot_time()) > 60:
+            continue
+        if _leader(record) is not None or not psutil.pid_exists(record.pid):
+            found.add(record.pid)
     return found
 
 
-def _sessions(home: Home) -> dict[int, float]:
-    """Read the sessions that were opened, with their start times."""
-    sessions = {}
-    for path in (home.path / "run").glob("*.json"):
-        with contextlib.suppress(ValueError, KeyError):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            sessions[int(record["pid"])] = float(record["created"])
-    return sessions
-
-
-def stop_all(home: Home) -> int:
+def stop_all(home: Home, name: str | None = None) -> int:
     """End every process of the platform: asked first, then killed.
 
     Args:
         home: The platform's folder.
+        name: Only this service's.
 
     Returns:
         How many there were.
     """
     ended: set[int] = set()
-    for harshly in (False, True, True):
-        processes = all_of(home)
+    for is_harsh in (False, True, True):
+        processes = all_of(home, name)
         ended |= {process.pid for process in processes}
         for process in processes:
-            _end(process, harshly)
+            _end(process, is_harsh)
         psutil.wait_procs(processes, timeout=_TERM_SECONDS)
-    for record in (home.path / "run").glob("*.json"):
+    for record in (home.path / "run").glob(f"{name or '*'}.json"):
         record.unlink()
     return len(ended)
 
 
-def stop(process: psutil.Process) -> None:
-    """End one service with its children."""
-    family = [process, *process.children(recursive=True)]
-    for member in family:
-        _end(member, harshly=False)
-    _, alive = psutil.wait_procs(family, timeout=_TERM_SECONDS)
-    for member in alive:
-        _end(member, harshly=True)
-
-
-def _end(process: psutil.Process, harshly: bool) -> None:
+def _end(process: psutil.Process, is_harsh: bool) -> None:
     """Ask a process to end, or kill it; one that has ended meanwhile is fine."""
     with contextlib.suppress(psutil.Error):
-        if harshly:
+        if is_harsh:
             process.kill()
         else:
             process.terminate()
 
 
 def memory_bytes(process: psutil.Process) -> int:
-    """Add up the resident memory of a process and its children."""
+    """Add up the memory of a process and its children; pages that they share count once, where the system tells."""
     total = 0
     for member in (process, *process.children(recursive=True)):
-        try:
-            total += member.memory_info().rss
-        except psutil.Error:
-            continue
+        with contextlib.suppress(psutil.Error):
+            told = member.memory_full_info()
+            total += getattr(told, "pss", 0) or told.rss
     return total
 
 
 def holder_of(port: int) -> str | None:
-    """Tell which program listens on a port, as far as we may see."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.Error:
-        return None
-    for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-            try:
-                process = psutil.Process(connection.pid)
-                return f"{process.name()} (pid {process.pid})"
-            except (psutil.Error, TypeError):
-                return "another program"
+    """Tell which program listens on a port of this machine.
+
+    Args:
+        port: The port.
+
+    Returns:
+        `None` where it is free; else the program as far as we may see it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return _listener(port) or f"another program ({error.strerror})"
+    return None
+
+
+def _listener(port: int) -> str | None:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return None
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def check_resources(home: Path) -> list[str]:
     Raises:
         PlatformError: There is too little disk to start at all.
     """
-    place = home if home.exists() else home.parent
+    place = next(folder for folder in (home, *home.parents) if folder.exists())
     disk = psutil.disk_usage(str(place)).free
     if disk < 3e9:
         raise PlatformError(
@@ -118,6 +119,21 @@ def check_resources(home: Path) -> list[str]:
             f"parallel.num_workers (--set parallel.num_workers=1)"
         ]
     return []
+
+
+def loopback_without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
+    """Name the variables by which HTTP clients reach this machine itself without a proxy.
+
+    Args:
+        environ: The variables that there are; what they except already is kept.
+
+    Returns:
+        `NO_PROXY` and `no_proxy`.
+    """
+    told = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    hosts = [host for host in told.split(",") if host]
+    hosts += [host for host in ("127.0.0.1", "localhost") if host not in hosts]
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(hosts))
 
 
 def environment(home: Home, settings: Settings) -> dict[str, Any]:
@@ -149,6 +165,7 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
     api = f"http://127.0.0.1:{settings.airflow_port}"
     return {
         **kept,
+        **loopback_without_proxy(kept),
         "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}",
         "PYTHONPATH": str(code),
         "PYTHONUNBUFFERED": "1",
@@ -164,6 +181,8 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Else Ray replaces 127.0.0.1 by the machine's address, and listens to the network.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_COLOR_PREFIX": "0",
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would bring each progress line twice
@@ -173,7 +192,9 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         # The guess by words would pass over our files: their wiring lies in operators/pipeline.py.
         "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__PARALLELISM": "2",  # stages wait in the triggerer; each further worker takes 50 MB
+        # No name, no log server to ask: the logs are read from the disk, on this machine.
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "builtins.str",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": secret["airflow_fernet_key"],
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
@@ -186,6 +207,7 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         "AIRFLOW__API_AUTH__JWT_SECRET": secret["airflow_jwt_secret"],
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",  # a changed file is read at once all the same
         "AIRFLOW__TRIGGERER__CAPACITY": "50",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(airflow / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
