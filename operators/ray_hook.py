@@ -60,6 +60,7 @@ class RayHook(BaseHook):
     def __init__(self, ray_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.ray_conn_id = ray_conn_id
+        self._async_client: httpx.AsyncClient | None = None
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -134,6 +135,17 @@ class RayHook(BaseHook):
         """Stop a job; see `stop`."""
         await self._async_call("POST", f"/api/jobs/{submission_id}/stop")
 
+    async def async_mlflow_url(self) -> str | None:
+        """Name MLflow's pages; see `mlflow_url`."""
+        connection = await self.aget_connection(self.ray_conn_id)
+        return connection.extra_dejson.get("mlflow_url")
+
+    async def async_close(self) -> None:
+        """Close the connection that the async calls share."""
+        if self._async_client is not None:
+            await self._async_client.aclose()
+            self._async_client = None
+
     def job_url(self, submission_id: str) -> str:
         """Name a job's page in Ray's dashboard."""
         return f"{_base_url(self.get_connection(self.ray_conn_id))}/#/jobs/{submission_id}"
@@ -154,24 +166,28 @@ class RayHook(BaseHook):
                         return _checked(answer)
                 except httpx.TransportError as error:
                     if attempt == _RETRIES - 1:
-                        raise _unreachable(connection, error) from error
+                        raise _unreachable(_base_url(connection), error) from error
                 time.sleep(_BACKOFF_SECONDS * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
     async def _async_call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        client = self._async_client = self._async_client or await self._open_async_client()
+        for attempt in range(_RETRIES):
+            try:
+                answer = await client.request(method, path, **arguments)
+                if answer.status_code < 500 or attempt == _RETRIES - 1:
+                    return _checked(answer)
+            except httpx.TransportError as error:
+                if attempt == _RETRIES - 1:
+                    raise _unreachable(str(client.base_url).rstrip("/"), error) from error
+            await asyncio.sleep(_BACKOFF_SECONDS * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _open_async_client(self) -> httpx.AsyncClient:
+        """Open the one client of a trigger: a new one for each call would block the triggerer's loop each time."""
         connection = await self.aget_connection(self.ray_conn_id)
         base, headers = _base_url(connection), _headers(connection)
-        async with httpx.AsyncClient(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS) as client:
-            for attempt in range(_RETRIES):
-                try:
-                    answer = await client.request(method, path, **arguments)
-                    if answer.status_code < 500 or attempt == _RETRIES - 1:
-                        return _checked(answer)
-                except httpx.TransportError as error:
-                    if attempt == _RETRIES - 1:
-                        raise _unreachable(connection, error) from error
-                await asyncio.sleep(_BACKOFF_SECONDS * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+        return httpx.AsyncClient(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS)
 
 
 def _base_url(connection: Any) -> str:
@@ -190,9 +206,9 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-def _unreachable(connection: Any, error: Exception) -> RayJobError:
+def _unreachable(address: str, error: Exception) -> RayJobError:
     return RayJobError(
-        f"Ray does not answer at {_base_url(connection)} ({error or type(error).__name__}). Is its head up, and the "
+        f"Ray does not answer at {address} ({error or type(error).__name__}). Is its head up, and the "
         f"connection's host and port right? On one machine: qwen-core status"
     )
 
@@ -200,7 +216,8 @@ def _unreachable(connection: Any, error: Exception) -> RayJobError:
 def _status(answer: httpx.Response) -> RayJobStatus:
     if answer.status_code == 404:
         return LOST
-    answer.raise_for_status()
+    if answer.status_code != 200:
+        raise RayJobError(f"Ray answers {answer.status_code} to the question for a job: {answer.text.strip()[-500:]}")
     told = answer.json()
     return RayJobStatus(told["status"], told.get("message") or "", told.get("driver_exit_code"))
 

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.execution_time.xcom import XCom
+
+_MLFLOW_RUN = re.compile(r"^qwen-core mlflow run: (?P<experiment>\S+)/(?P<run>\S+)$", re.MULTILINE)
+
+
+def mlflow_run_of(log: str) -> tuple[str, str] | None:
+    """Find the MLflow run that a job told.
+
+    Args:
+        log: The job's log, or lines of it.
+
+    Returns:
+        Experiment id and run id, or `None` where none was told.
+    """
+    found = _MLFLOW_RUN.search(log)
+    return (found["experiment"], found["run"]) if found else None
+
+
+def mlflow_links(base_url: str, experiment_id: str, run_id: str) -> dict[str, str]:
+    """Name the XComs that lead to an MLflow run.
+
+    Args:
+        base_url: MLflow's pages.
+        experiment_id: The experiment.
+        run_id: The run.
+
+    Returns:
+        Values by key; one key is ours, the other is what the task's page reads while the task runs.
+    """
+    url = f"{base_url}/#/experiments/{experiment_id}/runs/{run_id}"
+    return dict.fromkeys(("mlflow_run_url", MlflowRunLink().xcom_key), url)
 
 
 class RayJobLink(BaseOperatorLink):

@@ -16,13 +16,13 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from operators.ray_hook import RayHook, RayJobStatus
-from operators.ray_links import MlflowRunLink, RayJobLink
+from operators.ray_links import MlflowRunLink, RayJobLink, mlflow_links, mlflow_run_of
 from operators.ray_trigger import RayJobTrigger
 from qwen_core.errors import InputError, RecipeError
 
 _NO_RETRY = (RecipeError.exit_code, InputError.exit_code)
 _LOG_LINES = 30
-_ANSWER = re.compile(r"^qwen-core (manifest|mlflow run): (\S+)$", re.MULTILINE)
+_MANIFEST = re.compile(r"^qwen-core manifest: (\S+)$", re.MULTILINE)
 
 
 class RayJobOperator(BaseOperator):
@@ -80,7 +80,7 @@ class RayJobOperator(BaseOperator):
             instance.xcom_push(key=key, value=hook.job_url(submission_id))
         if self.deferrable:
             self.defer(
-                trigger=RayJobTrigger(self.ray_conn_id, submission_id, self.poll_seconds),
+                trigger=RayJobTrigger(self.ray_conn_id, submission_id, self.poll_seconds, self._deadline_seconds()),
                 method_name="execute_complete",
                 kwargs={"submission_id": submission_id},
             )
@@ -107,12 +107,20 @@ class RayJobOperator(BaseOperator):
         Returns:
             The job's answer.
         """
+        is_own = submission_id == f"{submission_stem(context['ti'])}-{context['ti'].try_number}"
+        if event["state"] in ("STOPPED", "LOST") and not is_own:
+            # The task was cleared, and had attached to its former try's job before that was stopped.
+            self.log.info("Ray job %s of an earlier try is %s: submitting anew", submission_id, event["state"])
+            return self.execute(context)  # type: ignore[return-value]  # defers again, or answers
         return self._finish(context, submission_id, RayJobStatus(event["state"], event["message"], event["exit_code"]))
 
     def on_kill(self) -> None:
         """Stop the job, when the task is killed while it waits by itself."""
         if self._submission_id:
             RayHook(self.ray_conn_id).stop(self._submission_id)
+
+    def _deadline_seconds(self) -> float | None:
+        return time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None
 
     def _find_or_submit(self, hook: RayHook, context: Any) -> str:
         """Attach to a running job of this task, of this try or an earlier one; submit where there is none."""
@@ -134,14 +142,13 @@ class RayJobOperator(BaseOperator):
         """Turn the job's end into the task's."""
         hook = RayHook(self.ray_conn_id)
         log = hook.logs(submission_id) if status.state != "UNREACHABLE" else ""
-        answer = {name.replace("mlflow run", "mlflow_run_id"): value for name, value in _ANSWER.findall(log)}
-        self._link_mlflow(context, hook, answer.get("mlflow_run_id"))
+        run = self._link_mlflow(context, hook, log)
         if status.is_successful:
             result = {"submission_id": submission_id}
-            if "manifest" in answer:
-                result["manifest_uri"] = answer["manifest"]
-            if "mlflow_run_id" in answer:
-                result["mlflow_run_id"] = answer["mlflow_run_id"].rpartition("/")[2]
+            if manifests := _MANIFEST.findall(log):
+                result["manifest_uri"] = manifests[-1]
+            if run is not None:
+                result["mlflow_run_id"] = run
             for key, value in result.items():
                 context["ti"].xcom_push(key=key, value=value)
             return result
@@ -152,14 +159,13 @@ class RayJobOperator(BaseOperator):
         raise AirflowException(text)
 
     @staticmethod
-    def _link_mlflow(context: Any, hook: RayHook, run: str | None) -> None:
-        """Leave the address of the MLflow run, told by the job as experiment/run."""
-        base = hook.mlflow_url()
-        if run and base:
-            experiment, _, run_id = run.rpartition("/")
-            url = f"{base}/#/experiments/{experiment}/runs/{run_id}"
-            for key in ("mlflow_run_url", MlflowRunLink().xcom_key):
-                context["ti"].xcom_push(key=key, value=url)
+    def _link_mlflow(context: Any, hook: RayHook, log: str) -> str | None:
+        """Leave the address of the MLflow run; return its id."""
+        told, base = mlflow_run_of(log), hook.mlflow_url()
+        if told and base:
+            for key, value in mlflow_links(base, *told).items():
+                context["ti"].xcom_push(key=key, value=value)
+        return told[1] if told else None
 
 
 def submission_stem(instance: Any) -> str:

@@ -15,7 +15,7 @@ class AirflowClient:
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url, self._user, self._password = url, user, password
-        self._http = httpx.Client(base_url=url, timeout=30)
+        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a DAG run.

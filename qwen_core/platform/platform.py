@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import httpx
 from qwen_core.errors import PlatformError
 from qwen_core.platform import processes
 from qwen_core.platform.airflow import AirflowClient
-from qwen_core.platform.services import Service, services_of, tracking_database
-from qwen_core.platform.settings import Home, Settings, check_resources, environment
+from qwen_core.platform.services import Service, clean_ray_folder, services_of, tracking_database
+from qwen_core.platform.settings import Home, Settings, check_resources, environment, loopback_without_proxy
 from qwen_core.stages import DAGS
 
-_START_SECONDS = 180.0
+_START_SECONDS = 300.0
 _LOG_LINES = 25
 _TRAINING_POOL = "training"
 
@@ -41,6 +42,7 @@ class Platform:
     def __init__(self, home: str | Path | None = None) -> None:
         self.home = Home(home)
         self.settings = self.home.settings()
+        os.environ.update(loopback_without_proxy(os.environ))  # MLflow's client asks the platform, not a proxy
 
     @property
     def store_root(self) -> str:
@@ -70,11 +72,24 @@ class Platform:
         return AirflowClient(self.airflow_url, secret["airflow_user"], secret["airflow_password"])
 
     def configure(self, **changes: int | None) -> None:
-        """Change ports or sizes and keep them; `None` leaves a value as it is."""
-        wanted = {name: value for name, value in changes.items() if value is not None}
-        if wanted:
-            self.settings = Settings.model_validate(self.settings.model_dump() | wanted)
-            self.home.save_settings(self.settings)
+        """Change ports or sizes and keep them.
+
+        Args:
+            **changes: Fields of `Settings`; `None` leaves a value as it is.
+
+        Raises:
+            PlatformError: A service runs, which would not follow.
+        """
+        have = self.settings.model_dump()
+        wanted = {name: value for name, value in changes.items() if value not in (None, have[name])}
+        if not wanted:
+            return
+        running = [service.name for service in self._services() if processes.find(self.home, service.name)]
+        if running:
+            told = ", ".join(f"{name} is {have[name]}, asked for {value}" for name, value in wanted.items())
+            raise PlatformError(f"{told}, but {', '.join(running)} run already; end them first: qwen-core down")
+        self.settings = Settings.model_validate(have | wanted)
+        self.home.save_settings(self.settings)
 
     def prepare_local(self) -> None:
         """Point this process's caches below the home, for stages that run without the platform."""
@@ -98,22 +113,13 @@ class Platform:
         Raises:
             PlatformError: A port is taken, a service died or did not get well; the text says what to do.
         """
-        services = services_of(self.home, self.settings)
-        missing = [service for service in services if processes.find(self.home, service.name) is None]
-        if not missing and all(service.is_healthy() for service in services):
-            return
-        for warning in check_resources(self.home.path):
-            progress(f"warning: {warning}")
-        env = environment(self.home, self.settings)
-        if len(missing) == len(services):
-            processes.stop_all(self.home)  # what a crash left behind would hold the ports
-        self._check_ports(missing)
-        progress(f"starting {', '.join(service.name for service in missing)} (state in {self.home.path})")
-        for service in missing:
-            if service.name == "api-server":  # the first of Airflow's; Ray and MLflow start meanwhile
-                self._migrate(env)
-            processes.start(self.home, service.name, service.command, env)
-        self._wait(services, progress)
+        with processes.lock(self.home):
+            services = self._services()
+            missing = [service for service in services if processes.find(self.home, service.name) is None]
+            if not missing and all(service.is_healthy() for service in services):
+                return
+            self._start(missing, progress)
+            self._wait(services, progress)
 
     def down(self) -> int:
         """End every process of the platform.
@@ -121,12 +127,15 @@ class Platform:
         Returns:
             How many there were.
         """
-        return processes.stop_all(self.home)
+        if not self.home.path.is_dir():
+            return 0
+        with processes.lock(self.home):
+            return processes.stop_all(self.home)
 
     def status(self) -> list[ServiceStatus]:
         """Look at every service."""
         told = []
-        for service in services_of(self.home, self.settings):
+        for service in self._services():
             process = processes.find(self.home, service.name)
             state = "down" if process is None else "up" if service.is_healthy() else "starting"
             pid, memory = (process.pid, processes.memory_bytes(process)) if process else (None, 0)
@@ -146,7 +155,7 @@ class Platform:
         url = f"http://127.0.0.1:{self.settings.ray_dashboard_port}/api/jobs/{submission_id}/logs"
         headers = {"Authorization": f"Bearer {self.home.credentials()['ray_token']}"}
         try:
-            answer = httpx.get(url, headers=headers, timeout=20)
+            answer = httpx.get(url, headers=headers, timeout=20, trust_env=False)
         except httpx.HTTPError:
             return ""
         return str(answer.json().get("logs") or "") if answer.status_code == 200 else ""
@@ -155,10 +164,30 @@ class Platform:
         """Name a DAG run's page."""
         return f"{self.airflow_url}/dags/{dag_id}/runs/{run_id}"
 
+    def _services(self) -> list[Service]:
+        return services_of(self.home, self.settings)
+
+    def _start(self, missing: list[Service], progress: Callable[[str], None]) -> None:
+        """Start services, after what a crash left of them has been cleared away."""
+        for warning in check_resources(self.home.path):
+            progress(f"warning: {warning}")
+        for service in missing:
+            processes.stop_all(self.home, service.name)
+        self._check_ports(missing)
+        env = environment(self.home, self.settings)
+        if missing:
+            progress(f"starting {', '.join(service.name for service in missing)} (state in {self.home.path})")
+        for service in missing:
+            if service.name == "ray":
+                clean_ray_folder(self.home)
+            if service.name == "api-server":  # the first of Airflow's; Ray and MLflow start meanwhile
+                self._migrate(env)
+            processes.start(self.home, service.name, service.command, env)
+
     def _check_ports(self, missing: list[Service]) -> None:
         """Refuse to start where a port is taken, naming who has it and how to choose another."""
         options = {"ray": "--ray-dashboard-port", "mlflow": "--mlflow-port", "api-server": "--airflow-port"}
-        wanted = [(service.port, options[service.name], service.name) for service in missing if service.port]
+        wanted = [(service.port, options[service.name], service.name) for service in missing if service.url]
         if any(service.name == "ray" for service in missing):
             wanted.append((self.settings.ray_port, "--ray-port", "ray"))
         taken = [
@@ -171,13 +200,17 @@ class Platform:
             raise PlatformError("\n".join(taken))
 
     def _migrate(self, env: dict[str, str]) -> None:
-        """Bring Airflow's database up to date before its services ask for it."""
+        """Bring Airflow's database up to date before its services ask for it; once for each release of Airflow."""
+        done = self.home.folder("airflow") / f"migrated-{importlib.metadata.version('apache-airflow')}"
+        if done.is_file() and (self.home.path / "airflow" / "airflow.db").is_file():
+            return
         log = self.home.folder("logs") / "migrate.log"
         command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
         with log.open("ab") as out:
             code = subprocess.run(command, env=env, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
         if code:
             raise PlatformError(f"Airflow's database could not be prepared:\n{processes.tail(log, _LOG_LINES)}")
+        done.touch()
 
     def _wait(self, services: list[Service], progress: Callable[[str], None]) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -195,7 +228,7 @@ class Platform:
             if waiting and time.monotonic() > deadline:
                 raise PlatformError(
                     f"{', '.join(waiting)} did not get well within {_START_SECONDS:.0f} s; "
-                    f"see: qwen-core logs {next(iter(waiting))}"
+                    f"see: qwen-core logs {next(iter(waiting))}; to start anew: qwen-core down, then qwen-core up"
                 )
             time.sleep(0.5)
         airflow = self.airflow

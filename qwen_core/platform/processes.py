@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -27,8 +27,8 @@ class _Record:
     """What `run/NAME.json` keeps of a service: enough not to take another program's process for ours."""
 
     pid: int
-    created: float
-    booted: float
+    started_seconds: float  # after the machine's start: the clock on the wall may jump
+    boot: str
 
 
 @contextlib.contextmanager
@@ -77,8 +77,8 @@ def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int
             cwd=home.path,
             start_new_session=True,
         )
-    record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "booted": psutil.boot_time()}
-    (home.folder("run") / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+    record = _Record(process.pid, _started_seconds(psutil.Process(process.pid)), _boot())
+    (home.folder("run") / f"{name}.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
     return process.pid
 
 
@@ -126,19 +126,29 @@ def all_of(home: Home, name: str | None = None) -> list[psutil.Process]:
 def _read(path: Path) -> _Record | None:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return _Record(int(told["pid"]), float(told["created"]), float(told["booted"]))
+        return _Record(int(told["pid"]), float(told["started_seconds"]), str(told["boot"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _boot() -> str:
+    """Name the machine's present start."""
+    told = Path("/proc/sys/kernel/random/boot_id")
+    return told.read_text().strip() if told.is_file() else str(round(psutil.boot_time() / 100))
+
+
+def _started_seconds(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()
 
 
 def _leader(record: _Record) -> psutil.Process | None:
     """Find the process that was started, where it still runs."""
     try:
         process = psutil.Process(record.pid)
-        is_ours = abs(process.create_time() - record.created) <= 1 and process.status() != psutil.STATUS_ZOMBIE
+        is_same = record.boot == _boot() and abs(_started_seconds(process) - record.started_seconds) <= 1
+        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
-    return process if is_ours else None
 
 
 def _sessions(home: Home, name: str | None) -> set[int]:
@@ -146,7 +156,7 @@ def _sessions(home: Home, name: str | None) -> set[int]:
     found = set()
     for path in (home.path / "run").glob(f"{name or '*'}.json"):
         record = _read(path)
-        if record is None or abs(record.booted - psutil.boot_time()) > 60:
+        if record is None or record.boot != _boot():
             continue
         if _leader(record) is not None or not psutil.pid_exists(record.pid):
             found.add(record.pid)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from qwen_core.errors import PlatformError
 from qwen_core.platform.settings import Home, Settings
 
 _HOST = "127.0.0.1"
@@ -22,29 +26,33 @@ class Service:
     Attributes:
         name: As `logs NAME` takes it.
         command: Runs in the foreground.
-        port: Where it listens; `None` for one that does not.
+        port: Where it is asked.
         path: HTTP path that answers when it is well.
-        url: For people.
+        headers: What the question carries.
+        component: Its name in Airflow's report on health, for one that does not listen.
     """
 
     name: str
     command: list[str]
-    port: int | None = None
-    path: str = "/"
+    port: int
+    path: str
     headers: Callable[[], dict[str, str]] = dict
+    component: str = ""
 
     @property
     def url(self) -> str:
         """The service's page; empty where it has none."""
-        return f"http://{_HOST}:{self.port}" if self.port else ""
+        return "" if self.component else f"http://{_HOST}:{self.port}"
 
     def is_healthy(self) -> bool:
-        """Ask the service itself; one that does not listen is well when it runs."""
-        if self.port is None:
-            return True
+        """Ask the service itself, or Airflow's report on it."""
         try:
-            return httpx.get(f"{self.url}{self.path}", headers=self.headers(), timeout=5).status_code < 400
-        except httpx.HTTPError:
+            address = f"http://{_HOST}:{self.port}{self.path}"
+            answer = httpx.get(address, headers=self.headers(), timeout=5, trust_env=False)
+            if not self.component:
+                return answer.status_code < 400
+            return (answer.json().get(self.component) or {}).get("status") == "healthy"
+        except (httpx.HTTPError, ValueError):
             return False
 
 
@@ -66,8 +74,11 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
     ray_command = [
         *(ray, "start", "--head", "--block", "--disable-usage-stats", f"--node-ip-address={_HOST}"),
         *(f"--port={settings.ray_port}", "--include-dashboard=true", f"--dashboard-host={_HOST}"),
-        *(f"--dashboard-port={settings.ray_dashboard_port}", f"--ray-client-server-port={settings.ray_port + 1}"),
-        *("--dashboard-agent-listen-port=0", "--metrics-export-port=0"),
+        *(f"--dashboard-port={settings.ray_dashboard_port}", "--dashboard-agent-listen-port=0"),
+        # Free ports for all that people never ask, so that another Ray on this machine is no trouble. Ray Client's
+        # server cannot be switched off, nor take a free one.
+        *("--metrics-export-port=0", "--min-worker-port=0", "--max-worker-port=0"),
+        f"--ray-client-server-port={settings.ray_port + 1}",
         *(f"--num-cpus={cpus}", f"--object-store-memory={settings.object_store_bytes}"),
         f"--temp-dir={ray_folder(home)}",
     ]
@@ -77,6 +88,11 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
         *("--artifacts-destination", str(home.folder("mlflow/artifacts"))),
     ]
     token = home.credentials()["ray_token"]
+
+    def heard(name: str, component: str, *options: str) -> Service:
+        command = [airflow, name, *options]
+        return Service(name, command, settings.airflow_port, "/api/v2/monitor/health", component=component)
+
     return [
         Service(
             "ray",
@@ -92,9 +108,10 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
             settings.airflow_port,
             "/api/v2/version",
         ),
-        Service("scheduler", [airflow, "scheduler"]),
-        Service("dag-processor", [airflow, "dag-processor"]),
-        Service("triggerer", [airflow, "triggerer"]),
+        # Their log servers would listen to the network, and nobody asks them: the logs are on this disk.
+        heard("scheduler", "scheduler", "--skip-serve-logs"),
+        heard("dag-processor", "dag_processor"),
+        heard("triggerer", "triggerer", "--skip-serve-logs"),
     ]
 
 
@@ -108,14 +125,16 @@ def ray_folder(home: Home) -> Path:
     place = home.folder("ray")
     if len(str(place)) <= 40:  # Ray appends about 60 characters, a Unix socket's path has 107
         return place
-    link = Path("/tmp") / f"qwen-{abs(hash_of(place)) % 10**8:08d}"
-    if not link.is_symlink():
+    link = Path("/tmp") / f"qwen-core-{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+    with contextlib.suppress(FileExistsError):
         link.symlink_to(place)
+    if not link.is_symlink() or link.readlink() != place or link.lstat().st_uid != os.getuid():
+        raise PlatformError(f"{link} is somebody else's; remove it, or choose a shorter path: --home PATH")
     return link
 
 
-def hash_of(path: Path) -> int:
-    """Hash a path, the same in every process."""
-    import zlib
-
-    return zlib.crc32(str(path).encode())
+def clean_ray_folder(home: Home) -> None:
+    """Remove what earlier Ray sessions left, all but the last one's logs; none may be running."""
+    sessions = sorted(path for path in home.folder("ray").glob("session_2*") if path.is_dir())
+    for session in sessions[:-1]:
+        shutil.rmtree(session, ignore_errors=True)
