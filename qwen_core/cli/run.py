@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from qwen_core.artifacts import Store
 from qwen_core.cli.board import Board
 from qwen_core.cli.follow import Follower, StageFailedError
 from qwen_core.cli.options import home_option, new_run_key, recipe_address, recipe_option, set_option, with_inputs
@@ -68,7 +69,8 @@ def run(
         )
         sys.exit(130)
     except StageFailedError as failure:
-        print_summary(platform, key)
+        if Store(platform.store_root).of_run(key):
+            print_summary(platform, key)
         click.secho(f"\nstage '{failure.stage}' failed", fg="red", bold=True)
         click.echo(str(failure))
         sys.exit(failure.exit_code)

@@ -16,7 +16,7 @@ import httpx
 from qwen_core.errors import PlatformError
 from qwen_core.platform import processes
 from qwen_core.platform.airflow import AirflowClient
-from qwen_core.platform.services import Service, clean_ray_folder, services_of, tracking_database
+from qwen_core.platform.services import Service, clean_ray_folder, remove_ray_link, services_of, tracking_database
 from qwen_core.platform.settings import Home, Settings, check_resources, environment, loopback_without_proxy
 from qwen_core.stages import DAGS
 
@@ -99,6 +99,8 @@ class Platform:
             "TORCH_EXTENSIONS_DIR",
             "HF_HUB_OFFLINE",
             "RAY_USAGE_STATS_ENABLED",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+            "RAY_DATA_DISABLE_PROGRESS_BARS",
             "RAY_DEDUP_LOGS",
             "RAY_TRAIN_ENABLE_PRINT_PATCH",
         ):
@@ -130,7 +132,9 @@ class Platform:
         if not self.home.path.is_dir():
             return 0
         with processes.lock(self.home):
-            return processes.stop_all(self.home)
+            count = processes.stop_all(self.home)
+        remove_ray_link(self.home)
+        return count
 
     def status(self) -> list[ServiceStatus]:
         """Look at every service."""
@@ -216,12 +220,8 @@ class Platform:
         deadline = time.monotonic() + _START_SECONDS
         waiting = {service.name: service for service in services}
         while waiting:
+            self._check_alive(services)
             for name, service in list(waiting.items()):
-                if processes.find(self.home, name) is None:
-                    raise PlatformError(
-                        f"{name} died while starting; the end of its log:\n"
-                        f"{processes.tail(self.log_path(name), _LOG_LINES)}\nwhole log: qwen-core logs {name}"
-                    )
                 if service.is_healthy():
                     del waiting[name]
                     progress(f"  {name} is up{'  ' + service.url if service.url else ''}")
@@ -236,4 +236,15 @@ class Platform:
         while not airflow.has_dags(DAGS):
             if time.monotonic() > deadline:
                 raise PlatformError("Airflow has not found the DAGs; see: qwen-core logs dag-processor")
+            self._check_alive(services)
             time.sleep(1)
+
+    def _check_alive(self, services: list[Service]) -> None:
+        """Name a service that died, also one that answered before: Ray's dashboard is up before its node is."""
+        for service in services:
+            if processes.find(self.home, service.name) is None:
+                raise PlatformError(
+                    f"{service.name} died while starting; the end of its log:\n"
+                    f"{processes.tail(self.log_path(service.name), _LOG_LINES)}\n"
+                    f"whole log: qwen-core logs {service.name}"
+                )

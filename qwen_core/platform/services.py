@@ -125,12 +125,24 @@ def ray_folder(home: Home) -> Path:
     place = home.folder("ray")
     if len(str(place)) <= 40:  # Ray appends about 60 characters, a Unix socket's path has 107
         return place
-    link = Path("/tmp") / f"qwen-core-{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+    link = _ray_link(place)
     with contextlib.suppress(FileExistsError):
         link.symlink_to(place)
     if not link.is_symlink() or link.readlink() != place or link.lstat().st_uid != os.getuid():
         raise PlatformError(f"{link} is somebody else's; remove it, or choose a shorter path: --home PATH")
     return link
+
+
+def _ray_link(place: Path) -> Path:
+    return Path("/tmp") / f"qwen-core-{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+
+
+def remove_ray_link(home: Home) -> None:
+    """Take the short link away, where there is one."""
+    place = home.path / "ray"
+    link = _ray_link(place)
+    if link.is_symlink() and link.readlink() == place:
+        link.unlink()
 
 
 def clean_ray_folder(home: Home) -> None:
