@@ -185,7 +185,6 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # ten lines each few seconds; the stages tell their own progress
         "RAY_DEDUP_LOGS": "0",
-        "RAY_raylet_start_wait_time_s": "120",  # the default of 30 s is too short beside five other starting services
         "RAY_COLOR_PREFIX": "0",
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would bring each progress line twice
         "AIRFLOW_HOME": str(airflow),
