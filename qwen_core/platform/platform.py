@@ -184,9 +184,12 @@ class Platform:
         for service in missing:
             if service.name == "ray":
                 clean_ray_folder(self.home)
-            if service.name == "api-server":  # the first of Airflow's; Ray and MLflow start meanwhile
+            if service.name == "api-server":  # the first of Airflow's
                 self._migrate(env)
+            written = self._log_bytes(service.name)
             processes.start(self.home, service.name, service.command, env)
+            if service.name == "ray":
+                self._wait_for_ray(service, written)
 
     def _check_ports(self, missing: list[Service]) -> None:
         """Refuse to start where a port is taken, naming who has it and how to choose another."""
@@ -238,6 +241,26 @@ class Platform:
                 raise PlatformError("Airflow has not found the DAGs; see: qwen-core logs dag-processor")
             self._check_alive(services)
             time.sleep(1)
+
+    def _wait_for_ray(self, ray: Service, written: int) -> None:
+        """Wait for Ray's node before anything else starts.
+
+        Its daemons give each other 30 s (fixed in Ray's code), too little beside five other starting services on two
+        cores; and its dashboard answers before the node is there, so only the log tells.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            self._check_alive([ray])
+            with self.log_path("ray").open("rb") as log:
+                log.seek(written)
+                if b"Ray runtime started" in log.read():
+                    return
+            time.sleep(0.3)
+        raise PlatformError(f"Ray did not start within {_START_SECONDS:.0f} s; see: qwen-core logs ray")
+
+    def _log_bytes(self, service: str) -> int:
+        path = self.log_path(service)
+        return path.stat().st_size if path.is_file() else 0
 
     def _check_alive(self, services: list[Service]) -> None:
         """Name a service that died, also one that answered before: Ray's dashboard is up before its node is."""
