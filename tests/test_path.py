@@ -12,7 +12,7 @@ from qwen_core.cli import main
 from qwen_core.stages import STAGES
 
 TINY = str(Path(__file__).parent / "recipes" / "tiny.yaml")
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
