@@ -89,9 +89,15 @@ class RayHook(BaseHook):
             "runtime_env": {"env_vars": env_vars} if env_vars else {},
             "metadata": metadata,
         }
-        answer = self._call("POST", "/api/jobs/", json=body)
-        if answer.status_code != 200 and self.status(submission_id) is LOST:
-            raise RayJobError(f"Ray refused the job '{submission_id}': {answer.text.strip()[-500:]}")
+        for attempt in range(_RETRIES):
+            answer = self._call("POST", "/api/jobs/", json=body)
+            # Ray answers 500 to an id that it has (fine), and while its node's agent starts (tried again).
+            if answer.status_code == 200 or self.status(submission_id) is not LOST:
+                return
+            if answer.status_code < 500:
+                break
+            time.sleep(_BACKOFF_SECONDS * 2**attempt)
+        raise RayJobError(f"Ray refused the job '{submission_id}': {answer.text.strip()[-500:]}")
 
     def status(self, submission_id: str) -> RayJobStatus:
         """Ask for a job's state.

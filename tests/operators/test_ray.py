@@ -1,7 +1,9 @@
 """Hook, trigger and operator against a small server that speaks Ray's Jobs REST API."""
 
 import json
+import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import ClassVar
@@ -13,6 +15,7 @@ pytest.importorskip("airflow")
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from operators.ray_hook import RayHook
+from operators.ray_links import MlflowRunLink
 from operators.ray_operator import RayJobOperator, submission_stem
 from operators.ray_trigger import RayJobTrigger
 from operators.stage_operator import entrypoint_of, settings_of
@@ -23,6 +26,7 @@ TOKEN = "secret-token"
 
 class _Ray(BaseHTTPRequestHandler):
     jobs: ClassVar[dict] = {}
+    submissions_to_refuse = 0
 
     def _answer(self, code, body):
         raw = json.dumps(body).encode()
@@ -53,6 +57,9 @@ class _Ray(BaseHTTPRequestHandler):
         parts = self.path.strip("/").split("/")
         if parts[-1] == "stop":
             self.jobs[parts[2]]["status"] = "STOPPED"
+        elif _Ray.submissions_to_refuse:
+            _Ray.submissions_to_refuse -= 1
+            return self._answer(500, {"error": "No available agent to submit job"})
         elif body["submission_id"] in self.jobs:
             return self._answer(500, {"error": "already exists"})
         else:
@@ -65,7 +72,8 @@ class _Ray(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def ray(monkeypatch):
-    _Ray.jobs = {}
+    _Ray.jobs, _Ray.submissions_to_refuse = {}, 0
+    monkeypatch.setattr("operators.ray_hook._BACKOFF_SECONDS", 0.0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Ray)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     connection = {"conn_type": "ray", "host": "127.0.0.1", "port": server.server_port, "password": TOKEN}
@@ -135,29 +143,117 @@ def test_failure_shows_the_logs_end_and_a_wrong_recipe_is_not_retried(ray, code,
     assert type(caught.value) is error
 
 
-def test_wrong_token_and_dead_cluster_are_named(ray, monkeypatch):
-    monkeypatch.setattr("operators.ray_hook._BACKOFF_SECONDS", 0.0)
+def test_submission_waits_for_the_nodes_agent_and_names_a_lasting_refusal(ray):
+    _Ray.submissions_to_refuse = 2
+    RayHook().submit("python x.py", "j", {}, {})
+    assert ray["j"]["entrypoint"] == "python x.py"
+    _Ray.submissions_to_refuse = 100
+    with pytest.raises(RayJobError, match=r"refused the job 'k'.*No available agent"):
+        RayHook().submit("python x.py", "k", {}, {})
+
+
+def test_cleared_task_submits_anew_when_the_former_trys_job_was_stopped(ray):
+    with pytest.raises(TaskDeferred):
+        _operator().execute(_context(1))
+    (former,) = ray
+    context = _context(2)
+    with pytest.raises(TaskDeferred) as deferred:
+        _operator().execute(context)  # attaches: the job still runs
+    assert deferred.value.kwargs["submission_id"] == former
+    ray[former]["status"] = "STOPPED"
+    event = {"state": "STOPPED", "message": "", "exit_code": None}
+    with pytest.raises(TaskDeferred) as again:
+        _operator().execute_complete(context, event, former)
+    assert again.value.kwargs["submission_id"] == f"{submission_stem(context['ti'])}-2" and len(ray) == 2
+
+
+def test_waiting_task_shows_the_log_answers_and_stops_its_job_when_killed(ray, caplog):
+    context = _context()
+    job = f"{submission_stem(context['ti'])}-1"
+    ray[job] = {"status": "SUCCEEDED", "logs": "qwen-core manifest: /s/m.json\n"}
+    operator = _operator(deferrable=False)
+    assert operator.execute(context)["manifest_uri"] == "/s/m.json"
+    ray[job]["status"] = "RUNNING"
+    operator.on_kill()
+    assert ray[job]["status"] == "STOPPED"
+
+
+def test_refused_token_is_named(ray, monkeypatch):
+    connection = json.loads(os.environ["AIRFLOW_CONN_RAY_DEFAULT"]) | {"password": "other"}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+    with pytest.raises(RayJobError, match="refuses the token"):
+        RayHook().status("j")
+
+
+def test_dead_cluster_is_named_with_its_address(ray, monkeypatch):
     wrong = {"conn_type": "ray", "host": "127.0.0.1", "port": 1, "password": "x"}
     monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(wrong))
     with pytest.raises(RayJobError, match=r"does not answer at http://127\.0\.0\.1:1"):
         RayHook().status("j")
 
 
-async def test_trigger_streams_whole_lines_and_ends_with_the_job(ray, monkeypatch):
+@pytest.fixture
+def shown(ray, monkeypatch):
+    """The lines that a trigger writes into the task's log."""
+
     async def connection(_, conn_id):
         return RayHook.get_connection(conn_id)
 
     monkeypatch.setattr(RayHook, "aget_connection", classmethod(connection))
-    ray["j"] = {"status": "SUCCEEDED", "logs": "one\ntwo\nhalf", "message": "", "driver_exit_code": 0}
-    trigger = RayJobTrigger("ray_default", "j", poll_seconds=0)
     lines = []
-    monkeypatch.setattr(
-        type(trigger), "log", SimpleNamespace(info=lambda text, *a: lines.append(text % a if a else text))
-    )
-    events = [event async for event in trigger.run()]
-    assert lines == ["one", "two"]
+    log = SimpleNamespace(info=lambda text, *a: lines.append(text % a if a else text))
+    monkeypatch.setattr(RayJobTrigger, "log", log)
+    return lines
+
+
+async def test_trigger_streams_whole_lines_while_the_job_runs_and_the_rest_at_its_end(ray, shown, monkeypatch):
+    ray["j"] = {"status": "RUNNING", "logs": "one\nha", "message": "", "driver_exit_code": 0}
+    pauses = []
+
+    async def end_the_job(_):
+        pauses.append(list(shown))
+        ray["j"] |= {"status": "SUCCEEDED", "logs": "one\nhalf\nlast"}
+
+    monkeypatch.setattr("operators.ray_trigger.asyncio.sleep", end_the_job)
+    events = [event async for event in RayJobTrigger("ray_default", "j").run()]
+    assert pauses == [["one"]]
+    assert shown == ["one", "half", "last"]
     assert [event.payload["state"] for event in events] == ["SUCCEEDED"]
-    ray["j"]["status"] = "RUNNING"
+
+
+async def test_trigger_leaves_the_mlflow_link_while_the_job_runs(ray, shown, monkeypatch):
+    left = {}
+
+    async def aset(key, value, **place):
+        left[key] = (value, place["task_id"])
+
+    monkeypatch.setattr("operators.ray_trigger.XCom", SimpleNamespace(aset=aset))
+    ray["j"] = {"status": "SUCCEEDED", "logs": "qwen-core mlflow run: 3/abc\n", "message": "", "driver_exit_code": 0}
+    trigger = RayJobTrigger("ray_default", "j")
+    trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+    assert [event async for event in trigger.run()]
+    url = "http://mlflow/#/experiments/3/runs/abc"
+    assert left == {"mlflow_run_url": (url, "t"), MlflowRunLink().xcom_key: (url, "t")}
+
+
+async def test_trigger_stops_the_job_when_the_tasks_time_is_over(ray, shown):
+    ray["j"] = {"status": "RUNNING", "logs": "", "message": ""}
+    trigger = RayJobTrigger("ray_default", "j", deadline_seconds=time.time() - 1)
+    events = [event async for event in trigger.run()]
+    assert ray["j"]["status"] == "STOPPED"
+    assert "execution_timeout" in events[0].payload["message"]
+
+
+async def test_trigger_tells_a_cluster_that_is_gone(shown, monkeypatch):
+    dead = {"conn_type": "ray", "host": "127.0.0.1", "port": 1}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(dead))
+    events = [event async for event in RayJobTrigger("ray_default", "j").run()]
+    assert events[0].payload["state"] == "UNREACHABLE"
+
+
+async def test_persons_kill_stops_the_job_and_the_trigger_survives_a_round_trip(ray, shown):
+    ray["j"] = {"status": "RUNNING", "logs": "", "message": ""}
+    trigger = RayJobTrigger("ray_default", "j", poll_seconds=0)
     await trigger.on_kill()
     assert ray["j"]["status"] == "STOPPED"
     kind, arguments = trigger.serialize()

@@ -6,13 +6,15 @@ import stat
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from qwen_core.errors import PlatformError
 from qwen_core.platform import Platform, processes
-from qwen_core.platform.settings import Home, environment
+from qwen_core.platform.services import ray_folder
+from qwen_core.platform.settings import Home, check_resources, environment, loopback_without_proxy
 
 
 def test_credentials_are_generated_once_and_private(tmp_path):
@@ -71,10 +73,61 @@ def test_process_is_found_and_ended_with_its_children_and_orphans(tmp_path):
 
 def test_reused_process_id_is_not_taken_for_ours(tmp_path):
     home = Home(tmp_path)
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    record = {"pid": other.pid, "created": psutil.Process(other.pid).create_time() - 500}
-    (home.folder("run") / "ray.json").write_text(json.dumps(record))
-    assert processes.find(home, "ray") is None
-    assert processes.stop_all(home) == 0 and other.poll() is None
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    record = home.folder("run") / "ray.json"
+    pid = processes.start(home, "ray", [sys.executable, "-c", "pass"], {"PATH": ""})
+    told = json.loads(record.read_text())
+    psutil.Process(pid).wait()
+    for change in ({"pid": other.pid}, {"pid": other.pid, "boot": "an earlier one"}):
+        record.write_text(json.dumps(told | {"started_seconds": told["started_seconds"] - 500} | change))
+        assert processes.find(home, "ray") is None
+        assert processes.stop_all(home) == 0 and other.poll() is None
     other.kill()
     other.wait()
+
+
+def test_one_services_remains_are_ended_without_the_others(tmp_path):
+    home = Home(tmp_path)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    first, second = (processes.start(home, name, sleep, {"PATH": ""}) for name in ("ray", "mlflow"))
+    assert processes.stop_all(home, "ray") == 1
+    assert not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE
+    assert processes.find(home, "mlflow").pid == second
+    assert processes.stop_all(home) == 1
+
+
+def test_second_up_at_the_same_time_is_refused(tmp_path):
+    platform = Platform(tmp_path)
+    with processes.lock(platform.home), pytest.raises(PlatformError, match="another qwen-core"):
+        platform.up(progress=lambda _: None)
+
+
+def test_ports_of_a_running_platform_cannot_be_changed(tmp_path):
+    platform = Platform(tmp_path)
+    processes.start(platform.home, "ray", [sys.executable, "-c", "import time; time.sleep(60)"], {"PATH": ""})
+    with pytest.raises(PlatformError, match="mlflow_port is 5000, asked for 5001, but ray run already"):
+        platform.configure(mlflow_port=5001)
+    platform.configure(mlflow_port=5000)  # nothing changes
+    assert platform.down() == 1
+    platform.configure(mlflow_port=5001)
+    assert Platform(tmp_path).settings.mlflow_port == 5001
+
+
+def test_too_little_disk_is_refused_and_too_little_memory_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e9))
+    assert "only 2.0 GB of memory" in check_resources(tmp_path / "not" / "there")[0]
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    with pytest.raises(PlatformError, match=r"only 1\.0 GB are free.*--home"):
+        check_resources(tmp_path / "not" / "there")
+
+
+def test_exceptions_from_the_proxy_are_kept_and_loopback_is_added():
+    assert loopback_without_proxy({"no_proxy": "intern"})["NO_PROXY"] == "intern,127.0.0.1,localhost"
+
+
+def test_long_path_gets_a_short_link_for_rays_sockets_and_down_takes_it_away(tmp_path):
+    home = Home(tmp_path / ("long" * 20))
+    link = ray_folder(home)
+    assert len(str(link)) <= 40 and link.resolve() == home.path / "ray" and ray_folder(home) == link
+    Platform(home.path).down()
+    assert not link.is_symlink()
