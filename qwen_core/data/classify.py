@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qwen_core.data.fasttext_process import train_apart
 from qwen_core.data.words import split_words
 from qwen_core.errors import InputError, MissingDependencyError
 
@@ -115,9 +116,10 @@ def train_classifier(examples: Sequence[Example], target: Path, scratch: Path, *
     marked = [f"__label__{example.label} {line}\n" for example, line in zip(examples, lines, strict=True)]
     file = scratch / f"{target.stem}.txt"
     file.write_text("".join(marked), encoding="utf-8")
+    _fasttext()  # a missing one is named here
     # One thread: several race on the weights, and no two runs would agree.
-    model = _fasttext().train_supervised(str(file), thread=1, bucket=_BUCKETS, minCount=1, verbose=0, **settings)
-    model.save_model(str(target))
+    own = {"input": str(file), "thread": 1, "bucket": _BUCKETS, "minCount": 1, "verbose": 0}
+    train_apart(target, scratch, own | settings)
 
 
 def scores(path: str, texts: Sequence[str], label: str) -> npt.NDArray[np.float64]:
