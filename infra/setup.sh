@@ -39,6 +39,8 @@ if [ -x .venv/bin/qwen-core ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; th
 [ -z "${PIP_FIND_LINKS:-}" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$PIP_FIND_LINKS}"
 [ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"
 [ -z "${PIP_EXTRA_INDEX_URL:-}" ] || export UV_INDEX="${UV_INDEX:-$PIP_EXTRA_INDEX_URL}"
+# Bytecode at once and in parallel: the platform starts dozens of processes, and each would compile what it imports.
+export UV_COMPILE_BYTECODE=1
 uv() { VIRTUAL_ENV="$PWD/.venv" .venv/bin/uv "$@"; }
 
 # --- torch: the CUDA build only where there is a GPU ----------------------------------------------

@@ -84,7 +84,8 @@ def entrypoint_of(stage: str, settings: dict[str, Any]) -> str:
     command = [
         "python",
         "-m",
-        f"qwen_core.jobs.{stage}",
+        "qwen_core.jobs",
+        stage,
         "--recipe",
         settings["recipe"],
         "--run-key",

@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qwen_core.artifacts import Outcome, upload
-from qwen_core.config import Recipe
 from qwen_core.data.classify import Example, f1_score, read_examples, roc_auc, scores, split_examples, train_classifier
-from qwen_core.jobs.rendered import content_hashes, input_paths
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
+from qwen_core.jobs.sources import example_paths
 
 POSITIVE = {"quality": "high", "toxicity": "toxic"}
 """The label whose probability is each model's score."""
-
-
-def sources(recipe: Recipe) -> dict[str, str]:
-    """Hash the files of examples; see `runner`."""
-    hashes = {}
-    for name in POSITIVE:
-        for path, digest in content_hashes(_paths(recipe.classifiers, name)).items():
-            hashes[f"{name}/{path}"] = digest
-    return hashes
 
 
 def run(context: Context) -> Outcome:
@@ -43,7 +32,7 @@ def run(context: Context) -> Outcome:
     outcome = Outcome()
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as scratch:
         for number, (name, positive) in enumerate(POSITIVE.items()):
-            examples = [e for path in _paths(section, name).values() for e in read_examples(path)]
+            examples = [e for path in example_paths(context.recipe, name).values() for e in read_examples(path)]
             train, heldout = split_examples(examples, section.heldout_ratio, seed)
             target = Path(place) / f"{name}.bin"
             train_classifier(
@@ -67,11 +56,3 @@ def _measure(model: Path, heldout: list[Example], positive: str) -> dict[str, fl
     values = scores(str(model), [example.text for example in heldout], positive)
     truth = np.array([example.label == positive for example in heldout])
     return {"roc_auc": roc_auc(values, truth), "f1": f1_score(values, truth), "heldout_examples": float(len(heldout))}
-
-
-def _paths(section: Any, name: str) -> dict[str, Path]:
-    return input_paths(getattr(section, f"{name}_examples"), f"{name}.jsonl")
-
-
-if __name__ == "__main__":
-    exit_with("classifiers")

@@ -15,7 +15,7 @@ import ray
 import ray.data
 
 from qwen_core.artifacts import Manifest
-from qwen_core.jobs.runner import Context
+from qwen_core.jobs.context import Context
 
 Part = dict[str, Any]
 

@@ -20,9 +20,9 @@ from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.data.components import cluster, keep_best
 from qwen_core.data.minhash import band_hashes, shingle_hashes, signatures
 from qwen_core.data.words import split_words
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import add_up, document_files, map_parts, write_documents
 from qwen_core.jobs.filter import FILTERED_SCHEMA
-from qwen_core.jobs.runner import Context, connect_ray, exit_with
 
 _ROWS_AT_ONCE = 500
 _EXAMPLES = 10
@@ -120,7 +120,3 @@ def _report(clusters: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
     shown = large[np.argsort(-sizes[large], kind="stable")][:_EXAMPLES]
     examples = [{"size": int(sizes[number]), "ids": ids[clusters == number][:5].tolist()} for number in shown]
     return {"clusters": len(large), "largest_cluster": int(sizes.max(initial=0)), "examples": examples}
-
-
-if __name__ == "__main__":
-    exit_with("dedup")

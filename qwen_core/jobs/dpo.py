@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
 from qwen_core.jobs.training import model_of, run_training
 from qwen_core.model import CausalLM
 from qwen_core.train.dpo import DpoTask
@@ -46,7 +46,3 @@ def run(context: Context) -> Outcome:
         )
 
     return run_training(context, lambda: model_of(base), make_task, base.path("model"))
-
-
-if __name__ == "__main__":
-    exit_with("dpo")

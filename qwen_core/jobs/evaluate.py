@@ -15,7 +15,7 @@ import torch
 from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.chat import ChatModel
 from qwen_core.data.packed import PackedSequences
-from qwen_core.jobs.runner import Context, connect_ray, exit_with
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.training import split_files
 from qwen_core.train.dpo import pair_logprobs, preference_accuracy
 from qwen_core.train.pretrain import bits_per_byte
@@ -85,7 +85,3 @@ def _measure(
         reply = chat.reply(asked, settings["max_new_tokens"], settings["temperature"], settings["seed"])
         replies.append({"name": name, "prompt": prompt, "reply": reply})
     return figures, replies
-
-
-if __name__ == "__main__":
-    exit_with("evaluate")

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.config import Recipe
 from qwen_core.data.classify import scores
 from qwen_core.data.documents import SCHEMA
 from qwen_core.data.keywords import has_keyword, pattern_of, read_keywords
@@ -21,19 +20,14 @@ from qwen_core.data.rules import reasons
 from qwen_core.data.words import split_words
 from qwen_core.errors import InputError
 from qwen_core.jobs.classifiers import POSITIVE
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import add_up, document_files, map_parts, write_documents
-from qwen_core.jobs.rendered import content_hashes, input_paths
-from qwen_core.jobs.runner import Context, connect_ray, exit_with
+from qwen_core.jobs.sources import keyword_paths
 from qwen_core.tracking.figures import funnel
 
 FILTERED_SCHEMA = SCHEMA.append(pa.field("quality_score", pa.float32())).append(
     pa.field("toxicity_score", pa.float32())
 )
-
-
-def sources(recipe: Recipe) -> dict[str, str]:
-    """Hash the keyword lists; see `runner`."""
-    return content_hashes(input_paths(recipe.filter.keywords, "keywords.json"))
 
 
 def run(context: Context) -> Outcome:
@@ -50,7 +44,7 @@ def run(context: Context) -> Outcome:
     """
     connect_ray()
     models = context.inputs["classifiers"]
-    keywords = read_keywords(list(input_paths(context.section.keywords, "keywords.json").values()))
+    keywords = read_keywords(list(keyword_paths(context.recipe).values()))
     options = {
         "thresholds": context.section.model_dump(),
         "keywords": pattern_of(keywords),
@@ -99,7 +93,3 @@ def _filter_part(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any
     else:
         table = FILTERED_SCHEMA.empty_table()
     return {**write_documents(table, part["target"]), "drops": dict(drops)}
-
-
-if __name__ == "__main__":
-    exit_with("filter")

@@ -5,13 +5,9 @@ inputs ─▶ files ─▶ parts of a few MB ─▶ (one Ray Data task each) rea
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,45 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qwen_core.artifacts import Outcome
-from qwen_core.config import Recipe
 from qwen_core.data.clean import chunk, normalise
 from qwen_core.data.documents import SCHEMA, document_id
 from qwen_core.data.language import label
-from qwen_core.data.read import Raw, kind_of, read_file
+from qwen_core.data.read import Raw, read_file
 from qwen_core.demo import environment
 from qwen_core.errors import InputError
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import add_up, map_parts, write_documents
-from qwen_core.jobs.runner import Context, connect_ray, exit_with
+from qwen_core.jobs.sources import Source, document_sources
 
 _PART_BYTES = 3_000_000
 _ROWS_AT_ONCE = 2000
 _MAX_FAULTS = 100
-_BUNDLED = ("documents_zh.jsonl", "documents_en.jsonl")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to read: its path, the short name of what it belongs to, how to read it."""
-
-    path: str
-    name: str
-    kind: str
-    size: int
-
-
-def sources(recipe: Recipe) -> dict[str, str]:
-    """Hash all inputs; see `runner`."""
-    hashes = {}
-    for name in recipe.ingest.inputs:
-        if name == "environment":
-            told = json.dumps([environment.VERSION, environment.installed()])
-            hashes[name] = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
-        else:
-            digest = hashlib.blake2b(digest_size=16)
-            for source in _files(name):
-                digest.update(source.path.encode() + b"\0" + _content_hash(Path(source.path)))
-            hashes[name] = digest.hexdigest()
-    return hashes
 
 
 def run(context: Context) -> Outcome:
@@ -76,11 +46,7 @@ def run(context: Context) -> Outcome:
     """
     connect_ray()
     section = context.section
-    if not section.inputs:
-        raise InputError("ingest.inputs is empty: name files, folders or globs (qwen-core run --input PATH)")
-    found: list[Source] = []
-    for name in section.inputs:
-        found += _environment(section.max_raw_bytes) if name == "environment" else _files(name)
+    found = document_sources(context.recipe)
     parts = [
         {
             "index": index,
@@ -113,37 +79,6 @@ def run(context: Context) -> Outcome:
     )
 
 
-def _files(name: str) -> list[Source]:
-    """List the files of one input."""
-    if name == "bundled":
-        folder = Path(str(resources.files("qwen_core.demo")))
-        return [Source(str(folder / file), "bundled", "file", (folder / file).stat().st_size) for file in _BUNDLED]
-    place = Path(name).expanduser()
-    if place.is_dir():
-        paths = sorted(
-            p
-            for p in place.rglob("*")
-            if p.is_file() and not any(q.startswith(".") for q in p.relative_to(place).parts)
-        )
-    else:
-        paths = [place] if place.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207 - absolute patterns
-    if not paths:
-        raise InputError(f"no such file or folder: {name}")
-    readable = [path for path in paths if kind_of(path)]
-    if not readable:
-        raise InputError(
-            f"{name} holds no file that can be read: JSONL, JSON lines, Parquet, text, Markdown, source code, WARC and "
-            f"WET are (JSONL, text and crawl files also .gz or .zst)"
-        )
-    title = place.name.split(".")[0] or place.name
-    return [Source(str(path), title, "file", path.stat().st_size) for path in readable if path.stat().st_size]
-
-
-def _environment(max_bytes: int | None) -> list[Source]:
-    chosen = environment.environment_files(max_bytes or 10**12)
-    return [Source(str(path), "environment", kind, path.stat().st_size) for path, kind in chosen]
-
-
 def _parts(found: list[Source]) -> Iterator[list[Source]]:
     """Group files into parts of a few megabytes, in order."""
     part: list[Source] = []
@@ -156,11 +91,6 @@ def _parts(found: list[Source]) -> Iterator[list[Source]]:
             part, size = [], 0
     if part:
         yield part
-
-
-def _content_hash(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 def _ingest_part(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +164,3 @@ def _documents(rows: list[dict[str, Any]], min_chars: int, drops: Counter[str]) 
     )
     table = table.append_column("language_score", pc.if_else(pa.array(is_code), pa.scalar(1.0, pa.float32()), score))
     return table.append_column("script", script).select(SCHEMA.names).cast(SCHEMA)
-
-
-if __name__ == "__main__":
-    exit_with("ingest")

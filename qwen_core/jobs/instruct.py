@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.config import Recipe
 from qwen_core.data.conversations import BadRecordError, to_conversation
-from qwen_core.jobs.rendered import content_hashes, input_paths, render_files
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
+from qwen_core.jobs.rendered import render_files
+from qwen_core.jobs.sources import instruction_paths
 from qwen_core.tokenizer import load_tokenizer, render_chat
 
 _SCHEMA = pa.schema(
@@ -25,12 +25,6 @@ _SCHEMA = pa.schema(
         ("task", pa.string()),
     ]
 )
-_BUNDLED = "instructions.jsonl"
-
-
-def sources(recipe: Recipe) -> dict[str, str]:
-    """Hash the instruction files; see `runner`."""
-    return content_hashes(input_paths(recipe.instruct.inputs, _BUNDLED))
 
 
 def run(context: Context) -> Outcome:
@@ -57,8 +51,4 @@ def run(context: Context) -> Outcome:
             "task": conversation.task,
         }
 
-    return render_files(context, input_paths(context.section.inputs, _BUNDLED), render, _SCHEMA)
-
-
-if __name__ == "__main__":
-    exit_with("instruct")
+    return render_files(context, instruction_paths(context.recipe), render, _SCHEMA)

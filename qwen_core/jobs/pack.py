@@ -20,8 +20,8 @@ from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.data.pack import pack, spread
 from qwen_core.data.packed import packed_schema
 from qwen_core.errors import InputError
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files, write_arrow
-from qwen_core.jobs.runner import Context, connect_ray, exit_with
 from qwen_core.tokenizer import load_tokenizer
 
 _COLUMNS = ["id", "text", "language", "source"]
@@ -158,7 +158,3 @@ def _draws(ids: list[str], seed: int, purpose: bytes = b"order") -> np.ndarray:
     key = seed.to_bytes(8, "little") + purpose
     digests = [hashlib.blake2b(document.encode(), digest_size=8, key=key).digest() for document in ids]
     return np.frombuffer(b"".join(digests), dtype="<u8")
-
-
-if __name__ == "__main__":
-    exit_with("pack")

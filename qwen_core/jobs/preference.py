@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.config import Recipe
 from qwen_core.data.conversations import BadRecordError, to_pair
-from qwen_core.jobs.rendered import content_hashes, input_paths, render_files
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
+from qwen_core.jobs.rendered import render_files
+from qwen_core.jobs.sources import preference_paths
 from qwen_core.tokenizer import load_tokenizer, render_chat
 
 _IDS = pa.list_(pa.uint32())
@@ -26,12 +26,6 @@ _SCHEMA = pa.schema(
         ("language", pa.string()),
     ]
 )
-_BUNDLED = "preferences.jsonl"
-
-
-def sources(recipe: Recipe) -> dict[str, str]:
-    """Hash the preference files; see `runner`."""
-    return content_hashes(input_paths(recipe.preference.inputs, _BUNDLED))
 
 
 def run(context: Context) -> Outcome:
@@ -58,8 +52,4 @@ def run(context: Context) -> Outcome:
                 raise BadRecordError("too_long")
         return {"prompt_ids": prompt, **replies, "language": pair.language}
 
-    return render_files(context, input_paths(context.section.inputs, _BUNDLED), render, _SCHEMA)
-
-
-if __name__ == "__main__":
-    exit_with("preference")
+    return render_files(context, preference_paths(context.recipe), render, _SCHEMA)

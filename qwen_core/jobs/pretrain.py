@@ -8,7 +8,7 @@ from __future__ import annotations
 from qwen_core.artifacts import Outcome
 from qwen_core.config.train import Model
 from qwen_core.errors import RecipeError
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
 from qwen_core.jobs.training import run_training, split_files
 from qwen_core.model import CausalLM, ModelConfig, initialise
 from qwen_core.train.pretrain import PretrainTask
@@ -64,7 +64,3 @@ def model_config(section: Model, vocab_size: int, max_seq_len: int) -> ModelConf
         )
     figures = section.model_dump(exclude={"vocab_size"})
     return ModelConfig(vocab_size=wanted, **figures)
-
-
-if __name__ == "__main__":
-    exit_with("pretrain")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import qwen_core
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
 from qwen_core.tracking.registry import CHALLENGER, CHAMPION, Registered, find_champion, promote, register_model
 
 _MEASURE = "dpo.bits_per_byte"
@@ -80,7 +80,3 @@ def decide(champion: Registered | None, tags: dict[str, str], max_regression_rat
     if ours <= theirs * (1 + max_regression_ratio):
         return True, f"champion with {told}"
     return False, f"challenger only with {told}"
-
-
-if __name__ == "__main__":
-    exit_with("release")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from importlib import resources
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,10 @@ import pyarrow as pa
 from qwen_core.artifacts import Outcome
 from qwen_core.data.conversations import BadRecordError, read_records
 from qwen_core.errors import InputError
+from qwen_core.jobs.context import Context
 from qwen_core.jobs.corpus import write_arrow
-from qwen_core.jobs.runner import Context
 
 Render = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-def input_paths(inputs: Sequence[str], bundled: str) -> dict[str, Path]:
-    """Resolve a section's inputs.
-
-    Args:
-        inputs: Paths, or the word `bundled`.
-        bundled: File name of the project's own data.
-
-    Returns:
-        Paths by name: `bundled`, or the path as given.
-    """
-    own = Path(str(resources.files("qwen_core.demo") / bundled))
-    return {name: own if name == "bundled" else Path(name).expanduser() for name in inputs}
-
-
-def content_hashes(paths: dict[str, Path]) -> dict[str, str]:
-    """Hash files, for the fingerprint of the stage that reads them.
-
-    Args:
-        paths: By name.
-
-    Returns:
-        Content hashes by name.
-
-    Raises:
-        InputError: Files are missing; all are named.
-    """
-    missing = [str(path) for path in paths.values() if not path.is_file()]
-    if missing:
-        raise InputError(f"no such file: {', '.join(missing)}")
-    return {name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for name, path in paths.items()}
 
 
 def render_files(context: Context, paths: dict[str, Path], render: Render, schema: pa.Schema) -> Outcome:

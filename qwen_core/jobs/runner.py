@@ -3,8 +3,8 @@
     recipe + run key ──▶ manifests of the inputs ──▶ fingerprint ──▶ exists? say so and stop
                                                                 └──▶ run(context) ──▶ manifest ──▶ MLflow
 
-Every job module in this package defines `run(context) -> Outcome` and, where it reads data from outside
-the store, `sources(recipe) -> {name: content hash}`.
+Every stage has a module of its name in this package, which defines `run(context) -> Outcome`; what it reads from
+outside the store is told by `sources`.
 """
 
 from __future__ import annotations
@@ -13,67 +13,17 @@ import argparse
 import importlib
 import logging
 import os
-import sys
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from qwen_core import progress
 from qwen_core.artifacts import Attempt, Manifest, Outcome, Store
 from qwen_core.config import Recipe, dump_recipe, load_recipe
 from qwen_core.errors import ArtifactError, QwenCoreError
+from qwen_core.jobs.context import Context
+from qwen_core.jobs.sources import source_hashes
 from qwen_core.stages import STAGES, Stage
-from qwen_core.tracking import StageRun, begin_stage_run
-
-logger = logging.getLogger("qwen_core")
-
-
-@dataclass(frozen=True)
-class Context:
-    """All that a job needs to do its stage's work."""
-
-    stage: Stage
-    recipe: Recipe
-    store: Store
-    attempt: Attempt
-    run: StageRun
-
-    @property
-    def section(self) -> Any:
-        """The stage's own section of the recipe."""
-        return getattr(self.recipe, self.stage.name)
-
-    @property
-    def inputs(self) -> dict[str, Manifest]:
-        """Manifests of the input stages, by word."""
-        return self.attempt.inputs
-
-    def output(self, name: str) -> str:
-        """Join a name to the folder of this attempt; the folder of the file is made.
-
-        Args:
-            name: Path below the attempt's folder.
-
-        Returns:
-            URI, or local path, to write to.
-        """
-        uri = f"{self.attempt.data_uri}/{name}"
-        if "://" not in uri:
-            os.makedirs(os.path.dirname(uri), exist_ok=True)  # noqa: PTH103,PTH120 - a URI elsewhere
-        return uri
-
-    def progress(self, done: int, total: int, unit: str, **metrics: float) -> None:
-        """Print a progress line of this stage.
-
-        Args:
-            done: Units finished.
-            total: Units in all, 0 where unknown.
-            unit: Plural noun in snake_case.
-            **metrics: Figures of the moment.
-        """
-        progress.report(self.stage.name, done, total, unit, **metrics)
+from qwen_core.tracking.runs import StageRun, begin_stage_run
 
 
 def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_uri: str) -> tuple[Manifest, bool]:
@@ -94,10 +44,8 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
         QwenCoreError: The stage failed; the text says why and what to do.
     """
     stage = STAGES[name]
-    job = importlib.import_module(f"qwen_core.jobs.{name}")
-    read_sources: Callable[[Recipe], dict[str, str]] = getattr(job, "sources", lambda recipe: {})
     inputs = _inputs_of(stage, store, run_key)
-    attempt = store.begin(stage, recipe, run_key, inputs, read_sources(recipe))
+    attempt = store.begin(stage, recipe, run_key, inputs, source_hashes(name, recipe))
     with begin_stage_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
         print(f"qwen-core mlflow run: {run.experiment_id}/{run.run_id}", flush=True)
         run.log_params(_params_of(recipe, stage))
@@ -112,6 +60,7 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
             print(f"[{name}] already done: {done.uri}", flush=True)
             return done, True
         started = time.monotonic()
+        job = importlib.import_module(f"qwen_core.jobs.{name}")  # not sooner: a stage that is done needs none of it
         outcome: Outcome = job.run(Context(stage, recipe, store, attempt, run))
         _save_recipe(store, attempt, recipe)
         manifest = store.commit(attempt, outcome, time.monotonic() - started, run.run_id)
@@ -121,37 +70,24 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
         return manifest, False
 
 
-def connect_ray() -> None:
-    """Join the cluster that this job was submitted to, or start a Ray of its own on this machine.
-
-    Without an address Ray would join any cluster that it finds on the machine, also somebody else's.
-    """
-    import ray
-
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS", "local")
-    ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
-
-
-def main(name: str, arguments: list[str] | None = None) -> int:
-    """Command line of a job: `python -m qwen_core.jobs.<stage> --recipe R --run-key K`.
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of a job: `python -m qwen_core.jobs STAGE --recipe R --run-key K`.
 
     Args:
-        name: The stage's word.
         arguments: Instead of the process's own.
 
     Returns:
         Exit code: 0, or the error's own code (see `qwen_core.errors`).
     """
-    stage = STAGES[name]
-    parser = argparse.ArgumentParser(prog=f"python -m qwen_core.jobs.{name}", description=stage.summary)
+    parser = argparse.ArgumentParser(prog="python -m qwen_core.jobs", description="Run one stage as a Ray job.")
+    parser.add_argument("stage", choices=list(STAGES), metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--recipe", required=True, help="bundled name or path of a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--run-key", required=True, help="the pipeline run that this belongs to")
     parser.add_argument("--store", default=os.environ.get("QWEN_CORE_STORE"), help="root of the artifacts")
     parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"))
     given = parser.parse_args(arguments)
+    name = given.stage
     missing = [flag for flag, value in (("--store", given.store), ("--tracking-uri", given.tracking_uri)) if not value]
     if missing:
         parser.error(f"{' and '.join(missing)} needed (or QWEN_CORE_STORE and MLFLOW_TRACKING_URI in the environment)")
@@ -206,12 +142,3 @@ def _log_result(run: StageRun, manifest: Manifest) -> None:
     figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
     run.log_result(figures | manifest.metrics)
     run.log_dataset(manifest, "output")
-
-
-def exit_with(name: str) -> None:
-    """End the process with a job's exit code; the last line of every job module.
-
-    Args:
-        name: The stage's word.
-    """
-    sys.exit(main(name))

@@ -6,7 +6,7 @@ Reads `pretrain`, `instruct`. Leaves `model/` and `history.jsonl`.
 from __future__ import annotations
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.jobs.runner import Context, exit_with
+from qwen_core.jobs.context import Context
 from qwen_core.jobs.training import model_of, run_training
 from qwen_core.model import CausalLM
 from qwen_core.train.sft import SftTask
@@ -27,7 +27,3 @@ def run(context: Context) -> Outcome:
         return SftTask(local_copy(data.path("train.arrow")), local_copy(data.path("validation.arrow")), batch)
 
     return run_training(context, lambda: model_of(base), make_task, base.path("model"))
-
-
-if __name__ == "__main__":
-    exit_with("sft")

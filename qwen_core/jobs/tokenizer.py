@@ -17,8 +17,8 @@ import ray
 import ray.data
 
 from qwen_core.artifacts import Outcome, upload
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files
-from qwen_core.jobs.runner import Context, connect_ray, exit_with
 from qwen_core.tokenizer import load_tokenizer, measure, save_tokenizer, train_tokenizer
 
 _MEASURED_TEXTS = 50
@@ -85,7 +85,3 @@ def _texts(context: Context, sample: ray.data.Dataset, measured: dict[str, list[
         done += len(texts)
         context.progress(done, total, "documents")
         yield texts
-
-
-if __name__ == "__main__":
-    exit_with("tokenizer")

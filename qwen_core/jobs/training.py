@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.config.train import Optimiser
-from qwen_core.jobs.runner import Context, connect_ray
+from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.model import CausalLM, load_pretrained
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.figures import loss_curve

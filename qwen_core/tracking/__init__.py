@@ -1,8 +1,5 @@
 """MLflow: one experiment per recipe, one parent run per pipeline run, one nested run per stage.
 
 The home of `mlflow`. Whoever has figures to log gets a `StageRun`, which travels to Ray workers by pickle.
+Nothing is imported here: MLflow takes seconds, and the drawing of a figure does not need it.
 """
-
-from qwen_core.tracking.runs import StageRun, begin_stage_run, pipeline_run_id
-
-__all__ = ["StageRun", "begin_stage_run", "pipeline_run_id"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def loss_curve(history: Sequence[Mapping[str, float]], title: str) -> Figure:
@@ -17,6 +19,8 @@ def loss_curve(history: Sequence[Mapping[str, float]], title: str) -> Figure:
     Returns:
         The figure; no display is needed.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, style in (("train/loss", "-"), ("validation/loss", "o-")):
@@ -42,6 +46,8 @@ def funnel(kept: Mapping[str, int], drops: Mapping[str, int]) -> Figure:
     (first, total), (last, left) = kept.items()
     reasons = sorted(drops.items(), key=lambda item: -item[1])
     names = [first, *(reason for reason, _ in reasons), last]
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 1 + 0.35 * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.barh(names, [total, *(count for _, count in reasons), left], color=["C0", *["C3"] * len(reasons), "C2"])

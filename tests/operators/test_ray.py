@@ -270,6 +270,6 @@ def test_stage_settings_come_from_the_asset_event_or_the_form():
     context["triggering_asset_events"] = {"corpus": [SimpleNamespace(extra=told)]}
     assert settings_of(context) == {"recipe": "mine", "overrides": [], "run_key": "k"}
     assert entrypoint_of("sft", settings) == (
-        "python -m qwen_core.jobs.sft --recipe demo --run-key manual__2026-01-01T00-00-00-00-00 "
+        "python -m qwen_core.jobs sft --recipe demo --run-key manual__2026-01-01T00-00-00-00-00 "
         "--set seed=1 --set 'ingest.inputs=[/a b]'"
     )

@@ -4,7 +4,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from qwen_core.config import load_recipe
-from qwen_core.tracking import begin_stage_run, pipeline_run_id
+from qwen_core.tracking.runs import begin_stage_run, pipeline_run_id
 
 
 @pytest.fixture
