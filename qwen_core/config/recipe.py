@@ -1,4 +1,4 @@
-"""The whole recipe: one section for each stage word, plus `model` and `parallel`."""
+"""The whole recipe: one section for each stage word, plus `mix`, `model` and `parallel`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from qwen_core.config.base import Section
 from qwen_core.config.data import Classifiers, Dedup, Filter, Ingest
-from qwen_core.config.tokens import Instruct, Pack, Preference, Tokenizer
+from qwen_core.config.tokens import Instruct, Mix, Pack, Preference, Tokenizer
 from qwen_core.config.train import Dpo, Evaluate, Model, Parallel, Pretrain, Release, Sft
 
 
@@ -20,6 +20,7 @@ class Recipe(Section):
     classifiers: Classifiers = Classifiers()
     filter: Filter = Filter()
     dedup: Dedup = Dedup()
+    mix: Mix = Mix()
     tokenizer: Tokenizer = Tokenizer()
     pack: Pack = Pack()
     model: Model = Model()

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from qwen_core.config.base import Count, Ratio, Section
+
+Weight = Annotated[float, Field(ge=0, le=1000)]
+
+
+class Mix(Section):
+    """How often documents are taken for the tokenizer and for training: 1 is once, 0.1 a tenth, 4 four times."""
+
+    languages: dict[str, Weight] = Field({}, description="Weight by language, such as code: 0.1.")
+    sources: dict[str, Weight] = Field({}, description="Weight by source, such as bundled: 4; multiplies.")
 
 
 class Tokenizer(Section):

@@ -54,13 +54,17 @@ class Optimiser(Section):
     max_steps: Count = 200
     micro_batch_size: Count = Field(4, description="Sequences on one worker in one pass.")
     global_batch_size: Count = Field(8, description="Sequences in one optimiser step over all workers.")
-    learning_rate: float = Field(1e-3, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon (Jordan, 2024) turns the matrices of the layers, AdamW the rest."
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's, at the top of the schedule.")
+    muon_learning_rate: float = Field(0.02, gt=0, description="Muon's, of the same schedule.")
     min_learning_rate_ratio: Ratio = 0.1
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.1, ge=0)
     beta1: Ratio = 0.9
     beta2: Ratio = 0.95
-    grad_clip: float = Field(1.0, gt=0)
+    grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; Muon's updates have a norm of their own.")
     precision: Literal["bf16", "fp32"] = "bf16"
     min_validation_points: int = Field(10, ge=2, description="Points of the validation curve, first and last included.")
     log_every_steps: Count = 5

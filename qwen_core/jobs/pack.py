@@ -1,6 +1,6 @@
 """`pack`: documents ─▶ fixed-length token sequences, and a held-out set by language and source.
 
-    documents/part-i.parquet ─▶ hold out by hash of id ─▶ encode ─▶ shuffle by hash ─▶ pack ─▶ train/part-i.arrow
+    documents/part-i.parquet ─▶ hold out by hash of id ─▶ mix ─▶ encode ─▶ shuffle by hash ─▶ pack ─▶ train/part-i.arrow
                                      └─▶ group by (language, source) ─▶ pack each ─▶ validation/part-00000.arrow
 
 Each input file is one Ray task and gives one output file, so the result does not depend on the number of workers.
@@ -8,7 +8,6 @@ Each input file is one Ray task and gives one output file, so the result does no
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import ray
 
 from qwen_core.artifacts import Outcome, local_copy
+from qwen_core.data.mix import draws, repeats
 from qwen_core.data.pack import pack, spread
 from qwen_core.data.packed import packed_schema
 from qwen_core.errors import InputError
@@ -43,10 +43,10 @@ def run(context: Context) -> Outcome:
     connect_ray()
     files = document_files(context.inputs["dedup"])
     folder = local_copy(context.inputs["tokenizer"].path("tokenizer"))
-    section, seed = context.section, context.recipe.seed
+    section, mix, seed = context.section, context.recipe.mix.model_dump(), context.recipe.seed
     work = ray.remote(num_cpus=1)(_pack_file)
     waiting = [
-        work.remote(file, folder, section.model_dump(), seed, context.output(f"train/part-{index:05d}.arrow"))
+        work.remote(file, folder, section.model_dump(), mix, seed, context.output(f"train/part-{index:05d}.arrow"))
         for index, file in enumerate(files)
     ]
     counts, heldout = _gather(context, waiting)
@@ -95,20 +95,23 @@ def _gather(context: Context, waiting: list[Any]) -> tuple[dict[str, Any], Heldo
 
 
 def _pack_file(
-    file: str, tokenizer_folder: str, section: dict[str, Any], seed: int, target: str
+    file: str, tokenizer_folder: str, section: dict[str, Any], mix: dict[str, Any], seed: int, target: str
 ) -> tuple[dict[str, Any], Heldout]:
-    """Encode one file's documents; write those for training, return the held-out ones."""
+    """Encode one file's documents; write those for training as often as the mix says, return the held-out ones."""
     tokenizer = load_tokenizer(tokenizer_folder)
     table = pq.read_table(local_copy(file), columns=_COLUMNS)
-    draws = _draws(table["id"].to_pylist(), seed)
-    table = table.append_column("draw", pa.array(draws)).take(pa.array(np.argsort(draws, kind="stable")))
+    order = draws(table["id"].to_pylist(), seed, "order")
+    table = table.append_column("draw", pa.array(order)).take(pa.array(np.argsort(order, kind="stable")))
+    ids, languages, sources = (table[name].to_pylist() for name in ("id", "language", "source"))
     # The held-out share is drawn by another hash than the order, or the first of the shuffle would be held out.
-    is_heldout = _draws(table["id"].to_pylist(), seed, b"heldout") < section["validation_ratio"] * 2.0**64
+    is_heldout = draws(ids, seed, "heldout") < section["validation_ratio"] * 2.0**64
+    times = np.where(is_heldout, 0, repeats(ids, languages, sources, mix, seed))
+    is_used = is_heldout | (times > 0)
+    table, times = table.filter(pa.array(is_used)), times[is_used]
     encoded = tokenizer.encode_batch(table["text"].to_pylist())
-    languages, sources = table["language"].to_pylist(), table["source"].to_pylist()
-    train = [ids for ids, out in zip(encoded, is_heldout, strict=True) if not out]
+    rounds = range(int(times.max(initial=0)))
     packed = pack(
-        train,
+        [encoded[index] for taken in rounds for index in np.flatnonzero(times > taken)],
         max_seq_len=section["max_seq_len"],
         separator=tokenizer.endoftext_id,
         token_bytes=tokenizer.token_bytes(),
@@ -116,13 +119,13 @@ def _pack_file(
     write_arrow(packed, target)
     by_language: dict[str, int] = {}
     heldout: Heldout = {}
-    for ids, out, language, source, draw in zip(
-        encoded, is_heldout, languages, sources, table["draw"].to_pylist(), strict=True
-    ):
-        if out:
-            heldout.setdefault((language or "unknown", source or "unknown"), []).append((draw, ids))
+    rows = (table[name].to_pylist() for name in ("language", "source", "draw"))
+    for tokens, count, language, source, draw in zip(encoded, times.tolist(), *rows, strict=True):
+        if count:
+            name = language or "unknown"
+            by_language[name] = by_language.get(name, 0) + count * (len(tokens) + 1)
         else:
-            by_language[language or "unknown"] = by_language.get(language or "unknown", 0) + len(ids) + 1
+            heldout.setdefault((language or "unknown", source or "unknown"), []).append((draw, tokens))
     told = {
         "sequences": packed.num_rows,
         "tokens": int(packed["num_tokens"].to_numpy().sum()),
@@ -151,10 +154,3 @@ def _pack_heldout(heldout: Heldout, tokenizer_folder: str, section: Any, target:
     packed = pa.concat_tables(kept) if kept else packed_schema(section.max_seq_len).empty_table()
     write_arrow(packed.combine_chunks(), target)
     return int(packed.num_rows)
-
-
-def _draws(ids: list[str], seed: int, purpose: bytes = b"order") -> np.ndarray:
-    """Draw a number below 2^64 for each document, from its id and the seed alone."""
-    key = seed.to_bytes(8, "little") + purpose
-    digests = [hashlib.blake2b(document.encode(), digest_size=8, key=key).digest() for document in ids]
-    return np.frombuffer(b"".join(digests), dtype="<u8")

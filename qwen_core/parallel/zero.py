@@ -19,13 +19,15 @@ def make_engine(
     precision: str,
     micro_batch_size: int,
     gradient_accumulation_steps: int,
+    optimizer: str,
     learning_rate: float,
+    muon_learning_rate: float,
     betas: tuple[float, float],
     weight_decay: float,
     grad_clip: float,
     use_gpu: bool,
 ) -> Any:
-    """Wrap a model into a DeepSpeed engine with AdamW; the process group must be up.
+    """Wrap a model into a DeepSpeed engine with its optimizer; the process group must be up.
 
     Args:
         model: Full weights in fp32, the same on each worker.
@@ -33,10 +35,12 @@ def make_engine(
         precision: `bf16` (fp32 master weights) or `fp32`.
         micro_batch_size: Sequences in one pass on one worker.
         gradient_accumulation_steps: Passes in one optimiser step.
+        optimizer: `adamw`, or `muon` for the layers' matrices with AdamW for the rest.
         learning_rate: A start; the loop sets it at each step.
+        muon_learning_rate: The same for Muon's groups, which carry `use_muon`.
         betas: AdamW's.
         weight_decay: Of matrices; norms decay nothing.
-        grad_clip: Largest global gradient norm.
+        grad_clip: Largest global gradient norm; not with Muon.
         use_gpu: Otherwise DeepSpeed is told to run on the CPU.
 
     Returns:
@@ -49,22 +53,22 @@ def make_engine(
     if not use_gpu:
         # Its shared-memory collectives are compiled at the first start (40 s, a compiler at run time); gloo will do.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # Muon's iteration is marked for torch.compile, which on a CPU takes longer to compile than a short run lasts.
+        torch._dynamo.config.disable = True
     config = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": gradient_accumulation_steps,
-        "gradient_clipping": grad_clip,
+        # DeepSpeed takes the norm after Muon has made its update, whose size is fixed: clipping would undo it
+        "gradient_clipping": 0.0 if optimizer == "muon" else grad_clip,
         "bf16": {"enabled": precision == "bf16"},
         "zero_optimization": {
             "stage": zero_stage,
             "contiguous_gradients": True,
             "overlap_comm": use_gpu,  # needs streams
+            "reduce_scatter": optimizer != "muon",  # Muon needs whole gradients
             "stage3_param_persistence_threshold": 10_000,
         },
-        # torch's own AdamW: DeepSpeed's fused ones are compiled at the first start, which takes minutes
-        "optimizer": {
-            "type": "AdamW",
-            "params": {"lr": learning_rate, "betas": list(betas), "eps": 1e-8, "torch_adam": True},
-        },
+        "optimizer": _optimizer(optimizer, learning_rate, muon_learning_rate, betas),
         "steps_per_print": 2**31 - 1,
         "wall_clock_breakdown": False,
     }
@@ -90,6 +94,15 @@ def gather_state(engine: Any) -> dict[str, Tensor] | None:
             if is_first:
                 state[name] = parameter.detach().cpu().clone()
     return state if is_first else None
+
+
+def _optimizer(name: str, rate: float, muon_rate: float, betas: tuple[float, float]) -> dict[str, Any]:
+    """Name the optimizer as DeepSpeed wants it."""
+    # torch's own AdamW: DeepSpeed's fused ones are compiled at the first start, which takes minutes
+    adamw = {"lr": rate, "betas": list(betas), "eps": 1e-8, "torch_adam": True}
+    if name == "adamw":
+        return {"type": "AdamW", "params": adamw}
+    return {"type": "Muon", "params": adamw | {"adam_lr": rate, "muon_lr": muon_rate, "momentum": 0.95}}
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

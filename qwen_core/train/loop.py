@@ -59,7 +59,9 @@ class Loop:
             precision=settings.precision,
             micro_batch_size=settings.micro_batch_size,
             gradient_accumulation_steps=self.passes,
+            optimizer=settings.optimizer,
             learning_rate=settings.learning_rate,
+            muon_learning_rate=settings.muon_learning_rate,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
             grad_clip=settings.grad_clip,
@@ -105,11 +107,10 @@ class Loop:
     def _step(self, step: int) -> dict[str, float]:
         """Take one optimiser step; return its figures."""
         settings = self.settings
-        rate = learning_rate_at(
-            step, settings.learning_rate, settings.warmup_steps, settings.max_steps, settings.min_learning_rate_ratio
-        )
+        share = learning_rate_at(step, 1.0, settings.warmup_steps, settings.max_steps, settings.min_learning_rate_ratio)
+        rate = share * settings.learning_rate
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = share * settings.muon_learning_rate if group.get("use_muon") else rate
         indices = step_indices(self.seed, step, settings.global_batch_size, len(self.task))
         mine = indices.reshape(self.passes, world_size(), -1)[:, rank()]
         sums = self._accumulate(mine.tolist())
