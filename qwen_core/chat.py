@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qwen_core.errors import ArtifactError
-from qwen_core.model import generate, load_pretrained
+from qwen_core.model import GREEDY, Sampling, generate, load_pretrained
 from qwen_core.tokenizer import load_tokenizer, render_chat
 
 Message = dict[str, str]
@@ -34,16 +34,13 @@ class ChatModel:
         self.model = load_pretrained(place).eval()
         self.tokenizer = load_tokenizer(place)
 
-    def reply(
-        self, messages: Sequence[Message], max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
-    ) -> str:
+    def reply(self, messages: Sequence[Message], max_new_tokens: int = 128, sampling: Sampling = GREEDY) -> str:
         """Answer a conversation.
 
         Args:
             messages: Ending with the user's.
             max_new_tokens: Upper bound of the reply's length.
-            temperature: 0 takes the most likely token each time.
-            seed: Of the sampling, where the temperature is above 0.
+            sampling: How each token is chosen.
 
         Returns:
             The reply's text.
@@ -51,5 +48,5 @@ class ChatModel:
         ids, _ = render_chat(list(messages), self.tokenizer, add_generation_prompt=True)
         room = self.model.config.max_position_embeddings - max_new_tokens
         stop = (self.tokenizer.im_end_id, self.tokenizer.endoftext_id)
-        new = generate(self.model, ids[-room:], max_new_tokens, temperature=temperature, stop_ids=stop, seed=seed)
+        new = generate(self.model, ids[-room:], max_new_tokens, sampling, stop)
         return self.tokenizer.decode([token for token in new if token not in stop])

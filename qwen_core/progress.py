@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(r"\[(?P<stage>[a-z]+)\] (?P<done>\d+)/(?P<total>\d+) (?P<unit>[a-z_]+)(?P<metrics>( \w+=\S+)*)\s*$")
+_LINE = re.compile(
+    r"\[(?P<stage>[a-z]+)\] (?P<done>\d+)(/(?P<total>\d+))? (?P<unit>[a-z_]+)(?P<metrics>( \w+=\S+)*)\s*$"
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Progress:
 
     def __str__(self) -> str:
         figures = "".join(f" {name}={value:.6g}" for name, value in self.metrics.items())
-        return f"[{self.stage}] {self.done}/{self.total} {self.unit}{figures}"
+        of = f"/{self.total}" if self.total else ""
+        return f"[{self.stage}] {self.done}{of} {self.unit}{figures}"
 
 
 def report(stage: str, done: int, total: int, unit: str, **metrics: float) -> None:
@@ -59,4 +62,4 @@ def parse(line: str) -> Progress | None:
             metrics[name] = float(value)
         except ValueError:
             continue
-    return Progress(found["stage"], int(found["done"]), int(found["total"]), found["unit"], metrics)
+    return Progress(found["stage"], int(found["done"]), int(found["total"] or 0), found["unit"], metrics)

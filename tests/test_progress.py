@@ -18,6 +18,11 @@ def test_line_is_found_behind_a_log_prefix():
     assert found is not None and found.stage == "sft" and found.metrics["loss"] != found.metrics["loss"]
 
 
+def test_line_without_a_total_tells_only_what_is_done():
+    told = progress.Progress("tokenizer", 120, 0, "documents", {})
+    assert str(told) == "[tokenizer] 120 documents" and progress.parse(str(told)) == told
+
+
 def test_other_lines_are_no_progress():
     assert progress.parse("[sft] done in 3.0 s: /x/manifest.json") is None
     assert progress.parse("") is None

@@ -17,6 +17,9 @@ from qwen_core.errors import ArtifactError
 @click.option("--run-key", default=None, help="Take the model of this pipeline run.")
 @click.option("--system", default=None, help="System message.")
 @click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(min=0), help="0 is deterministic.")
+@click.option("--top-p", default=0.8, show_default=True, type=click.FloatRange(0, 1, min_open=True))
+@click.option("--top-k", default=20, show_default=True, type=click.IntRange(min=0), help="0: among all tokens.")
+@click.option("--repetition-penalty", default=1.2, show_default=True, type=click.FloatRange(min=1))
 @click.option("--max-new-tokens", default=160, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=0, show_default=True)
 @home_option
@@ -26,6 +29,9 @@ def chat(
     run_key: str | None,
     system: str | None,
     temperature: float,
+    top_p: float,
+    top_k: int,
+    repetition_penalty: float,
     max_new_tokens: int,
     seed: int,
     home: str | None,
@@ -39,14 +45,16 @@ def chat(
       qwen-core chat --model path/to/model --temperature 0
     """
     from qwen_core.chat import ChatModel
+    from qwen_core.model import Sampling
     from qwen_core.platform import Platform
 
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
     folder = model_folder or _model_of(Store(Platform(home).store_root), run_key)
     model = ChatModel(folder)
     opening = [{"role": "system", "content": system}] if system else []
     if question:
         asked = [*opening, {"role": "user", "content": question}]
-        click.echo(model.reply(asked, max_new_tokens, temperature, seed))
+        click.echo(model.reply(asked, max_new_tokens, sampling))
         return
     click.echo(f"model {folder}\nAn empty line or Ctrl-D ends; /new forgets the conversation.")
     messages = list(opening)
@@ -61,7 +69,7 @@ def chat(
             messages = list(opening)
             continue
         messages.append({"role": "user", "content": said})
-        answer = model.reply(messages, max_new_tokens, temperature, seed)
+        answer = model.reply(messages, max_new_tokens, sampling)
         messages.append({"role": "assistant", "content": answer})
         click.echo(f"{answer}\n")
 

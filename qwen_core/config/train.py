@@ -94,6 +94,15 @@ class Dpo(Optimiser):
     sft_weight: float = Field(0.2, ge=0, description="Weight of the chosen reply's own loss (Pang et al., 2024).")
 
 
+class Sampling(Section):
+    """How sample generations are drawn; the figures of Qwen2.5's own `generation_config.json`."""
+
+    temperature: float = Field(0.7, ge=0, description="0 takes the most likely token.")
+    top_k: int = Field(20, ge=0, description="Among so many of the likeliest tokens; 0 among all.")
+    top_p: float = Field(0.8, gt=0, le=1, description="Among the fewest tokens that hold this much probability.")
+    repetition_penalty: float = Field(1.1, ge=1, description="Above 1, tokens that have occurred become less likely.")
+
+
 class Evaluate(Section):
     """Measures of the finished models and sample generations."""
 
@@ -106,7 +115,7 @@ class Evaluate(Section):
         description="One sample is generated for each.",
     )
     max_new_tokens: Count = 96
-    temperature: float = Field(0.0, ge=0, description="0 takes the most likely token.")
+    sampling: Sampling = Field(default_factory=Sampling)
 
 
 class Release(Section):

@@ -17,6 +17,7 @@ from qwen_core.chat import ChatModel
 from qwen_core.data.packed import PackedSequences
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.training import split_files
+from qwen_core.model import Sampling
 from qwen_core.train.dpo import pair_logprobs, preference_accuracy
 from qwen_core.train.pretrain import bits_per_byte
 from qwen_core.train.sft import answer_loss, read_table
@@ -40,7 +41,8 @@ def run(context: Context) -> Outcome:
         "instruct": local_copy(context.inputs["instruct"].path("validation.arrow")),
         "preference": local_copy(context.inputs["preference"].path("validation.arrow")),
     }
-    settings = context.section.model_dump() | {"seed": context.recipe.seed}
+    settings = context.section.model_dump()
+    settings["sampling"] = Sampling(**settings["sampling"], seed=context.recipe.seed)
     work = ray.remote(num_cpus=1, num_gpus=1 if context.recipe.parallel.use_gpu else 0)(_measure)
     waiting = {
         work.remote(local_copy(context.inputs[name].path("model")), data, settings, name == "dpo"): name
@@ -82,6 +84,6 @@ def _measure(
     replies = []
     for name, prompt in settings["prompts"].items() if speaks else ():
         asked = [{"role": "user", "content": prompt}]
-        reply = chat.reply(asked, settings["max_new_tokens"], settings["temperature"], settings["seed"])
+        reply = chat.reply(asked, settings["max_new_tokens"], settings["sampling"])
         replies.append({"name": name, "prompt": prompt, "reply": reply})
     return figures, replies

@@ -45,13 +45,12 @@ def run(context: Context) -> Outcome:
     if is_better:
         promote(context.run.tracking_uri, version)
     print(f"[release] {section.model_name} version {version.version}: {reason}", flush=True)
-    experiment, parent = context.run.experiment_id, context.run.parent_id
     details = {
         "name": version.name,
         "version": version.version,
         "aliases": [CHALLENGER, CHAMPION] if is_better else [CHALLENGER],
         "reason": reason,
-        "comparison_path": f"/experiments/{experiment}/runs/{parent}",
+        "comparison_path": context.run.comparison_path(),
     }
     context.store.write(f"{context.attempt.data_uri}/release.json", json.dumps(details, indent=1))
     return Outcome(rows=1, details=details)

@@ -11,6 +11,7 @@ import mlflow
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from qwen_core.chat import ChatModel
+from qwen_core.model import Sampling
 
 
 class ServedModel(PythonModel):  # type: ignore[misc]
@@ -30,13 +31,15 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         Args:
             context: Unused.
             model_input: Messages, as a list of mappings or a table with the columns role and content.
-            params: `max_new_tokens`, `temperature`, `seed`.
+            params: `max_new_tokens`, and the fields of `qwen_core.model.Sampling`.
 
         Returns:
             One text in a list.
         """
         messages = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        return [self._chat.reply(messages, **(params or {}))]
+        given = dict(params or {})
+        room = {"max_new_tokens": given.pop("max_new_tokens")} if "max_new_tokens" in given else {}
+        return [self._chat.reply(messages, **room, sampling=Sampling(**given))]
 
 
 mlflow.models.set_model(ServedModel())

@@ -2,7 +2,17 @@
 
 from qwen_core.model.config import ModelConfig
 from qwen_core.model.decoder import IGNORE, CausalLM, initialise
-from qwen_core.model.generate import generate
+from qwen_core.model.generate import GREEDY, Sampling, generate
 from qwen_core.model.huggingface import load_pretrained, save_pretrained
 
-__all__ = ["IGNORE", "CausalLM", "ModelConfig", "generate", "initialise", "load_pretrained", "save_pretrained"]
+__all__ = [
+    "GREEDY",
+    "IGNORE",
+    "CausalLM",
+    "ModelConfig",
+    "Sampling",
+    "generate",
+    "initialise",
+    "load_pretrained",
+    "save_pretrained",
+]

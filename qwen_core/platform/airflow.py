@@ -72,7 +72,7 @@ class AirflowClient:
         content = answer.json().get("content", "")
         if isinstance(content, str):
             return content
-        return "\n".join(str(entry.get("event", entry)) for entry in content)
+        return "\n".join(_log_line(entry) for entry in content)
 
     def runs_started_by(self, dag_id: str, run_id: str, next_dag: str) -> list[str]:
         """Find the runs of a DAG that another DAG run's asset event started."""
@@ -115,3 +115,10 @@ class AirflowClient:
         if answer.status_code not in (200, 201):
             raise PlatformError(f"Airflow refuses the generated user ({answer.status_code}): is {self._url} ours?")
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+def _log_line(entry: dict[str, Any]) -> str:
+    """Write an entry of a structured log as text; an error's type and message follow the event."""
+    lines = [str(entry.get("event", entry))]
+    lines += [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in entry.get("error_detail") or []]
+    return "\n".join(lines)

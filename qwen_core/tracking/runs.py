@@ -9,13 +9,18 @@ experiment <recipe name>
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stages print their own links
 
 import mlflow
 from mlflow.entities import Dataset as DatasetEntity
@@ -33,6 +38,7 @@ RUN_KEY_TAG = "qwen_core.run_key"
 STAGE_TAG = "qwen_core.stage"
 FINGERPRINT_TAG = "qwen_core.fingerprint"
 _MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
+_COMPARED_RUNS = 4  # more columns than that no screen shows
 logger = logging.getLogger(__name__)
 
 
@@ -141,6 +147,24 @@ class StageRun:
         tags = [InputTag("mlflow.data.context", context)]
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
 
+    def comparison_path(self) -> str:
+        """Address the page of MLflow's web UI that lays this pipeline run beside the ones before it.
+
+        Returns:
+            What follows `#` in the page's address; the charts of the experiment where there is nothing to compare.
+        """
+        pipelines = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.`{STAGE_TAG}` = 'pipeline'",
+            order_by=["attributes.start_time DESC"],
+            max_results=_COMPARED_RUNS,
+        )
+        others = [run.info.run_id for run in pipelines if run.info.run_id != self.parent_id]
+        if not others:
+            return f"/experiments/{self.experiment_id}/runs?compareRunsMode=CHART"
+        compared = {"runs": [self.parent_id, *others[: _COMPARED_RUNS - 1]], "experiments": [self.experiment_id]}
+        return f"/compare-runs?{_query(compared)}"
+
 
 def pipeline_run_id(tracking_uri: str, recipe: Recipe, run_key: str) -> str:
     """Find the parent run of a pipeline run, or make it.
@@ -235,6 +259,11 @@ def _artifact_location(tracking_uri: str) -> str | None:
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "artifacts").as_uri()
+
+
+def _query(values: Mapping[str, list[str]]) -> str:
+    """Write lists of ids as MLflow's pages read them: each as JSON."""
+    return urlencode({name: json.dumps(ids, separators=(",", ":")) for name, ids in values.items()})
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

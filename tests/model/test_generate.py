@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwen_core.errors import ArtifactError
-from qwen_core.model import CausalLM, ModelConfig, generate, initialise, load_pretrained, save_pretrained
+from qwen_core.model import CausalLM, ModelConfig, Sampling, generate, initialise, load_pretrained, save_pretrained
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,21 @@ def test_generation_ends_with_the_stop_token(model):
 
 
 def test_sampling_follows_its_seed(model):
-    first = generate(model, [3], 12, temperature=1.5, seed=7)
-    assert generate(model, [3], 12, temperature=1.5, seed=7) == first
-    assert generate(model, [3], 12, temperature=1.5, seed=8) != first
+    first = generate(model, [3], 12, Sampling(1.5, seed=7))
+    assert generate(model, [3], 12, Sampling(1.5, seed=7)) == first
+    assert generate(model, [3], 12, Sampling(1.5, seed=8)) != first
+
+
+def test_top_k_and_top_p_leave_only_the_likeliest(model):
+    greedy = generate(model, [3], 12)
+    assert generate(model, [3], 12, Sampling(5.0, top_k=1)) == greedy
+    assert generate(model, [3], 12, Sampling(5.0, top_p=1e-9)) == greedy
+    assert generate(model, [3], 12, Sampling(5.0)) != greedy
+
+
+def test_repetition_penalty_forbids_what_was_said_when_it_is_large(model):
+    new = generate(model, [3], 12, Sampling(repetition_penalty=1e9))
+    assert len({3, *new}) == 13
 
 
 def test_initialisation_scales_residual_outputs_down_with_depth(model):

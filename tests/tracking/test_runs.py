@@ -1,5 +1,7 @@
 """MLflow layout: experiment per recipe, parent per pipeline run, nested run per stage."""
 
+from urllib.parse import unquote
+
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -47,3 +49,12 @@ def test_params_are_dotted_on_run_and_parent_and_a_change_becomes_a_tag(mlflow_u
     assert parent.data.params == client.get_run(run.run_id).data.params == {"sft.max_steps": "3", "sft.inputs": "[]"}
     assert parent.data.tags["changed.sft.max_steps"] == "4"
     assert parent.data.metrics == {"sft.rows": 5.0}
+
+
+def test_comparison_lays_the_run_beside_the_ones_before_it(mlflow_uri, recipe):
+    with begin_stage_run(mlflow_uri, recipe, "first", "release", "f1") as first:
+        alone = first.comparison_path()
+    with begin_stage_run(mlflow_uri, recipe, "second", "release", "f2") as second:
+        beside = unquote(second.comparison_path())
+    assert alone.startswith(f"/experiments/{first.experiment_id}/runs")
+    assert f'["{second.parent_id}","{first.parent_id}"]' in beside
