@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything that they make lies in .venv/ and .qwen/; `make clean` removes both.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-integration test-fast check bench clean
+.PHONY: help setup setup-dev demo test test-fast check bench clean
 BIN := .venv/bin
 
 help: ## List the targets
@@ -15,14 +15,11 @@ setup-dev:
 demo: setup ## Start the platform, run every stage on the embedded data, end with a model
 	@$(BIN)/qwen-core run --recipe demo
 
-test: setup-dev ## The tests with the whole path on a local Ray (minutes)
-	@$(BIN)/python -m pytest -m "not integration"
-
-test-integration: setup-dev ## The whole path through a real Airflow (minutes; wants a quiet machine)
-	@$(BIN)/python -m pytest -m integration
+test: setup-dev ## All tests: the whole path on a local Ray, and through a real Airflow (minutes)
+	@$(BIN)/python -m pytest
 
 test-fast: setup-dev ## The tests that need no service (under a minute)
-	@$(BIN)/python -m pytest -m "not slow and not ray and not integration and not gpu"
+	@$(BIN)/python -m pytest -m "not slow"
 
 check: setup-dev ## Format, lint, types, import contracts, fast tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -53,6 +53,15 @@ def test_run_goes_from_text_to_a_registered_model(platform):
     assert _run(platform.home.path, "status").returncode == 0
 
 
+def test_failing_stage_is_named_with_the_end_of_its_log_and_what_to_do(platform):
+    done = _run(platform.home.path, "run", "--recipe", TINY, "--run-key", "starved", "--set", "filter.min_words=100000")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "stage 'filter' failed" in done.stdout
+    assert "every document was dropped" in done.stdout and "Loosen the recipe's filter section" in done.stdout
+    assert "qwen-core run --run-key starved" in done.stdout
+    assert "ingest" in done.stdout and "already done, reused" in done.stdout
+
+
 def test_down_leaves_no_process(platform):
     assert _run(platform.home.path, "down").returncode == 0
     assert processes.all_of(platform.home) == []
