@@ -196,6 +196,20 @@ class RayHook(BaseHook):
         return httpx.AsyncClient(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS)
 
 
+def fresh_log(log: str, shown: int, status: RayJobStatus) -> str:
+    """Cut out what a reader of a growing log has not seen.
+
+    Args:
+        log: The whole log so far.
+        shown: Characters that have been shown.
+        status: Of the job, asked for before the log.
+
+    Returns:
+        Whole lines while the job runs, all of the rest when it has ended.
+    """
+    return log[shown:] if status.is_terminal else log[shown : log.rfind("\n") + 1]
+
+
 def _base_url(connection: Any) -> str:
     host = connection.host or "127.0.0.1"
     host = host if "://" in host else f"{connection.schema or 'http'}://{host}"

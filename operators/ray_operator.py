@@ -1,12 +1,14 @@
 """`RayJobOperator`: runs a command as a Ray job, waits for it (deferred by default), and answers with its result.
 
 execute ─▶ submission id (dag, run, task, try) ─▶ a job of an earlier try still runs? attach : submit
-        ─▶ defer to RayJobTrigger ─▶ execute_complete ─▶ XCom: manifest_uri, mlflow_run_id
+        ─▶ ended within quick_seconds? answer : defer to RayJobTrigger ─▶ execute_complete ─▶ answer
+answer: XCom with manifest_uri and mlflow_run_id
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from operators.ray_hook import RayHook, RayJobStatus
+from operators.ray_hook import RayHook, RayJobStatus, fresh_log
 from operators.ray_links import MlflowRunLink, RayJobLink, mlflow_links, mlflow_run_of
 from operators.ray_trigger import RayJobTrigger
 from qwen_core.errors import InputError, RecipeError
@@ -41,6 +43,7 @@ class RayJobOperator(BaseOperator):
         ray_conn_id: str = RayHook.default_conn_name,
         deferrable: bool = True,
         poll_seconds: float = 2.0,
+        quick_seconds: float = 6.0,
         **kwargs: Any,
     ) -> None:
         """Store the arguments.
@@ -52,6 +55,8 @@ class RayJobOperator(BaseOperator):
             ray_conn_id: Connection of type `ray`.
             deferrable: Whether to wait in the triggerer instead of a worker.
             poll_seconds: Time between two questions.
+            quick_seconds: So long a worker waits before it defers: a stage that is done already, or fails at once,
+                is not scheduled twice.
             **kwargs: Airflow's own.
         """
         super().__init__(**kwargs)
@@ -61,6 +66,7 @@ class RayJobOperator(BaseOperator):
         self.ray_conn_id = ray_conn_id
         self.deferrable = deferrable
         self.poll_seconds = poll_seconds
+        self.quick_seconds = quick_seconds
         self._submission_id: str | None = None
 
     def execute(self, context: Any) -> dict[str, str] | None:
@@ -78,23 +84,15 @@ class RayJobOperator(BaseOperator):
         instance.xcom_push(key="submission_id", value=submission_id)
         for key in ("ray_job_url", RayJobLink().xcom_key):  # the second is what the page reads while the task runs
             instance.xcom_push(key=key, value=hook.job_url(submission_id))
-        if self.deferrable:
-            self.defer(
-                trigger=RayJobTrigger(self.ray_conn_id, submission_id, self.poll_seconds, self._deadline_seconds()),
-                method_name="execute_complete",
-                kwargs={"submission_id": submission_id},
-            )
-        status = hook.status(submission_id)
-        shown = 0
-        while True:
-            text = hook.logs(submission_id)
-            for line in text[shown:].splitlines():
-                self.log.info(line)
-            shown = len(text)
-            if status.is_terminal:
-                return self._finish(context, submission_id, status)
-            time.sleep(self.poll_seconds)
-            status = hook.status(submission_id)
+        status, shown = self._wait(hook, submission_id)
+        if status.is_terminal:
+            return self._finish(context, submission_id, status)
+        self.defer(
+            trigger=RayJobTrigger(self.ray_conn_id, submission_id, self.poll_seconds, self._deadline_seconds(), shown),
+            method_name="execute_complete",
+            kwargs={"submission_id": submission_id},
+        )
+        raise AssertionError("defer raises")
 
     def execute_complete(self, context: Any, event: dict[str, Any], submission_id: str) -> dict[str, str]:
         """Take the result that the trigger brought.
@@ -118,6 +116,21 @@ class RayJobOperator(BaseOperator):
         """Stop the job, when the task is killed while it waits by itself."""
         if self._submission_id:
             RayHook(self.ray_conn_id).stop(self._submission_id)
+
+    def _wait(self, hook: RayHook, submission_id: str) -> tuple[RayJobStatus, int]:
+        """Wait for the job's end, or as long as a deferrable task may; return its state and how much log was shown."""
+        until = time.monotonic() + self.quick_seconds if self.deferrable else math.inf
+        shown = 0
+        while True:
+            status = hook.status(submission_id)
+            fresh = fresh_log(hook.logs(submission_id), shown, status)
+            for line in fresh.splitlines():
+                self.log.info(line)
+            shown += len(fresh)
+            rest = until - time.monotonic()
+            if status.is_terminal or rest <= 0:
+                return status, shown
+            time.sleep(min(rest, self.poll_seconds, 1.0 if self.deferrable else self.poll_seconds))
 
     def _deadline_seconds(self) -> float | None:
         return time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None

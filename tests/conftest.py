@@ -6,8 +6,9 @@ import pytest
 
 
 @pytest.fixture
-def mlflow_uri(tmp_path: Path, _mlflow_database: Path) -> str:
+def mlflow_uri(tmp_path: Path, _mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty MLflow database of the test's own: a copy, for creating one takes seconds."""
+    monkeypatch.setattr("qwen_core.tracking.runs._SETTLE_SECONDS", 0.2)
     copy = tmp_path / "mlflow.db"
     copy.write_bytes(_mlflow_database.read_bytes())
     return f"sqlite:///{copy}"

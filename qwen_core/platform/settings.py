@@ -194,6 +194,8 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "2",  # stages wait in the triggerer; each further worker takes 50 MB
+        # So often a worker looks whether its task has ended; the default, 5 s, is idle time at the end of each.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         # No name, no log server to ask: the logs are read from the disk, on this machine.
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "builtins.str",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",

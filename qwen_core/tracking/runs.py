@@ -38,6 +38,7 @@ RUN_KEY_TAG = "qwen_core.run_key"
 STAGE_TAG = "qwen_core.stage"
 FINGERPRINT_TAG = "qwen_core.fingerprint"
 _MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
+_SETTLE_SECONDS = 1.0
 _COMPARED_RUNS = 4  # more columns than that no screen shows
 logger = logging.getLogger(__name__)
 
@@ -179,17 +180,28 @@ def pipeline_run_id(tracking_uri: str, recipe: Recipe, run_key: str) -> str:
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     experiment_id = _experiment_id(client, recipe.name)
-    found = client.search_runs(
-        [experiment_id],
-        f"tags.`{RUN_KEY_TAG}` = '{run_key}' and tags.`{STAGE_TAG}` = 'pipeline'",
-        max_results=1,
-    )
+    found = _parents(client, experiment_id, run_key)
     if found:
-        return str(found[0].info.run_id)
+        return found[0]
     tags = {RUN_KEY_TAG: run_key, STAGE_TAG: "pipeline", MLFLOW_RUN_NAME: run_key}
-    run = client.create_run(experiment_id, tags=tags, run_name=run_key)
-    client.log_text(run.info.run_id, dump_recipe(recipe), "recipe.yaml")
-    return str(run.info.run_id)
+    own = str(client.create_run(experiment_id, tags=tags, run_name=run_key).info.run_id)
+    # Stages that start together each make one, for MLflow knows no unique names. All of them wait until the others'
+    # are to be seen, and take the same.
+    time.sleep(_SETTLE_SECONDS)
+    first = _parents(client, experiment_id, run_key)[0]
+    if first == own:
+        client.log_text(own, dump_recipe(recipe), "recipe.yaml")
+    else:
+        client.delete_run(own)
+    return first
+
+
+def _parents(client: MlflowClient, experiment_id: str, run_key: str) -> list[str]:
+    """List the parent runs of a pipeline run, in an order that everyone sees alike."""
+    found = client.search_runs(
+        [experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}' and tags.`{STAGE_TAG}` = 'pipeline'"
+    )
+    return [str(run.info.run_id) for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))]
 
 
 @contextmanager

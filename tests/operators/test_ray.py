@@ -94,7 +94,7 @@ def _context(try_number=1):
 
 
 def _operator(**arguments):
-    return RayJobOperator(task_id="t", entrypoint="python x.py", **arguments)
+    return RayJobOperator(task_id="t", entrypoint="python x.py", **{"quick_seconds": 0} | arguments)
 
 
 def test_operator_submits_defers_and_leaves_link_and_id(ray):
@@ -178,6 +178,23 @@ def test_waiting_task_shows_the_log_answers_and_stops_its_job_when_killed(ray, c
     assert ray[job]["status"] == "STOPPED"
 
 
+def test_quick_job_is_answered_without_deferring_and_a_longer_one_shows_its_log_once(ray):
+    context = _context()
+    job = f"{submission_stem(context['ti'])}-1"
+    ray[job] = {"status": "RUNNING", "logs": "first\nsec"}
+    operator = _operator(quick_seconds=30, poll_seconds=0.01)
+
+    def end_the_job():
+        ray[job] |= {"status": "SUCCEEDED", "logs": "first\nsecond\nqwen-core manifest: /s/m.json\n"}
+
+    threading.Timer(0.1, end_the_job).start()
+    assert operator.execute(context)["manifest_uri"] == "/s/m.json"
+    ray[job] = {"status": "RUNNING", "logs": "first\nsec"}
+    with pytest.raises(TaskDeferred) as deferred:
+        _operator().execute(context)
+    assert deferred.value.trigger.serialize()[1]["shown"] == len("first\n")
+
+
 def test_refused_token_is_named(ray, monkeypatch):
     connection = json.loads(os.environ["AIRFLOW_CONN_RAY_DEFAULT"]) | {"password": "other"}
     monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
@@ -203,6 +220,7 @@ def shown(ray, monkeypatch):
     lines = []
     log = SimpleNamespace(info=lambda text, *a: lines.append(text % a if a else text))
     monkeypatch.setattr(RayJobTrigger, "log", log)
+    monkeypatch.setattr("operators.ray_trigger._MIN_SECONDS", 0)
     return lines
 
 
@@ -216,9 +234,17 @@ async def test_trigger_streams_whole_lines_while_the_job_runs_and_the_rest_at_it
 
     monkeypatch.setattr("operators.ray_trigger.asyncio.sleep", end_the_job)
     events = [event async for event in RayJobTrigger("ray_default", "j").run()]
-    assert pauses == [["one"]]
+    assert pauses[0] == ["one"]
     assert shown == ["one", "half", "last"]
     assert [event.payload["state"] for event in events] == ["SUCCEEDED"]
+
+
+async def test_trigger_goes_on_where_the_task_stopped_showing_and_lasts_a_while(ray, shown, monkeypatch):
+    ray["j"] = {"status": "SUCCEEDED", "logs": "one\ntwo\n", "message": "", "driver_exit_code": 0}
+    monkeypatch.setattr("operators.ray_trigger._MIN_SECONDS", 0.3)
+    started = time.monotonic()
+    assert [event async for event in RayJobTrigger("ray_default", "j", shown=len("one\n")).run()]
+    assert shown == ["two"] and time.monotonic() - started >= 0.3
 
 
 async def test_trigger_leaves_the_mlflow_link_while_the_job_runs(ray, shown, monkeypatch):

@@ -1,5 +1,6 @@
 """MLflow layout: experiment per recipe, parent per pipeline run, nested run per stage."""
 
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
 import pytest
@@ -29,6 +30,16 @@ def test_stages_nest_below_one_parent_and_a_rerun_continues_its_run(mlflow_uri, 
     assert client.get_run(first.run_id).data.tags["mlflow.parentRunId"] == parent
     assert client.get_experiment(client.get_run(parent).info.experiment_id).name == "demo"
     assert [a.path for a in client.list_artifacts(parent)] == ["recipe.yaml"]
+
+
+def test_stages_that_start_together_share_one_parent(mlflow_uri, recipe):
+    with ThreadPoolExecutor(3) as pool:
+        parents = list(pool.map(lambda _: pipeline_run_id(mlflow_uri, recipe, "key"), range(3)))
+    assert len(set(parents)) == 1
+    client = MlflowClient(mlflow_uri)
+    experiment = client.get_run(parents[0]).info.experiment_id
+    assert [run.info.run_id for run in client.search_runs([experiment])] == parents[:1]
+    assert [a.path for a in client.list_artifacts(parents[0])] == ["recipe.yaml"]
 
 
 def test_failed_stage_marks_its_run_and_the_parent(mlflow_uri, recipe):
