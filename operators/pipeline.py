@@ -76,7 +76,7 @@ def _params() -> dict[str, Param]:
             type="array",
             items={"type": "string"},
             title="Inputs",
-            description="Files, folders, globs or s3:// URIs instead of the recipe's.",
+            description="Files, folders or globs instead of the recipe's.",
         ),
         "run_key": Param(
             "", type="string", title="Run key", description="Continue a pipeline run; empty starts a new one."

@@ -74,7 +74,7 @@ def with_inputs(overrides: Sequence[str], inputs: Sequence[str]) -> list[str]:
             missing.append(str(path))
         addresses.append(str(path))
     if missing:
-        raise InputError(f"no such file or folder: {', '.join(missing)}. Give files, folders, globs or s3:// URIs.")
+        raise InputError(f"no such file or folder: {', '.join(missing)}. Give files, folders or globs.")
     text = yaml.safe_dump(addresses, default_flow_style=True, width=10**9, allow_unicode=True).strip()
     return [*overrides, f"ingest.inputs={text}"]
 

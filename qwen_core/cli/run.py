@@ -18,7 +18,7 @@ from qwen_core.stages import DAGS
 
 @click.command()
 @recipe_option
-@click.option("--input", "inputs", multiple=True, metavar="PATH...", help="Files, folders, globs or s3:// URIs.")
+@click.option("--input", "inputs", multiple=True, metavar="PATH...", help="Files, folders or globs; repeatable.")
 @click.argument("more_inputs", nargs=-1, metavar="")
 @set_option
 @click.option("--run-key", default=None, help="Continue this pipeline run [default: a new one].")

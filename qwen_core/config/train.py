@@ -41,17 +41,19 @@ class Model(Section):
 class Parallel(Section):
     """How a model is spread over workers."""
 
-    num_workers: Count = 2
-    use_gpu: bool = False
-    cpus_per_worker: float = Field(1.0, gt=0)
-    threads_per_worker: Count = 1
-    zero_stage: Literal[0, 1, 2, 3] = 3
+    num_workers: Count = Field(2, description="Processes that Ray Train starts.")
+    use_gpu: bool = Field(False, description="One GPU for each worker.")
+    cpus_per_worker: float = Field(1.0, gt=0, description="Ray's share for each.")
+    threads_per_worker: Count = Field(1, description="torch's threads in each.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        3, description="DeepSpeed: 1 spreads optimizer state, 2 gradients, 3 weights."
+    )
 
 
 class Optimiser(Section):
     """What all training stages share."""
 
-    max_steps: Count = 200
+    max_steps: Count = Field(200, description="Optimiser steps.")
     micro_batch_size: Count = Field(4, description="Sequences on one worker in one pass.")
     global_batch_size: Count = Field(8, description="Sequences in one optimiser step over all workers.")
     optimizer: Literal["adamw", "muon"] = Field(
@@ -59,16 +61,16 @@ class Optimiser(Section):
     )
     learning_rate: float = Field(1e-3, gt=0, description="AdamW's, at the top of the schedule.")
     muon_learning_rate: float = Field(0.02, gt=0, description="Muon's, of the same schedule.")
-    min_learning_rate_ratio: Ratio = 0.1
-    warmup_steps: int = Field(20, ge=0)
-    weight_decay: float = Field(0.1, ge=0)
-    beta1: Ratio = 0.9
-    beta2: Ratio = 0.95
+    min_learning_rate_ratio: Ratio = Field(0.1, description="Where the cosine ends, as a share of its top.")
+    warmup_steps: int = Field(20, ge=0, description="Steps of linear rise.")
+    weight_decay: float = Field(0.1, ge=0, description="Of matrices; norms decay nothing.")
+    beta1: Ratio = Field(0.9, description="AdamW's.")
+    beta2: Ratio = Field(0.95, description="AdamW's.")
     grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; Muon's updates have a norm of their own.")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="bf16 keeps fp32 master weights.")
     min_validation_points: int = Field(10, ge=2, description="Points of the validation curve, first and last included.")
-    log_every_steps: Count = 5
-    checkpoint_every_steps: Count = 100
+    log_every_steps: Count = Field(5, description="Steps between two points of the training curve.")
+    checkpoint_every_steps: Count = Field(100, description="A killed run goes on from the last one.")
     max_failures: int = Field(2, ge=0, description="Worker failures after which training gives up.")
 
 
@@ -114,14 +116,14 @@ class Evaluate(Section):
         },
         description="One sample is generated for each.",
     )
-    max_new_tokens: Count = 96
+    max_new_tokens: Count = Field(96, description="Upper bound of a sample.")
     sampling: Sampling = Field(default_factory=Sampling)
 
 
 class Release(Section):
     """Registration in MLflow and the champion's gate."""
 
-    model_name: str = Field("qwen-core-demo", min_length=1)
+    model_name: str = Field("qwen-core-demo", min_length=1, description="In MLflow's registry.")
     max_bits_per_byte_regression_ratio: Ratio = Field(
         0.01, description="A challenger may be this much worse in bits per byte and still become champion."
     )

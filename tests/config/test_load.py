@@ -1,9 +1,12 @@
 """Recipes: every fault at once, dotted path, nearest key; overrides; round trip."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from qwen_core.config import bundled_recipes, dump_recipe, load_recipe
+from qwen_core.config.explain import to_markdown
 from qwen_core.errors import RecipeError
 
 
@@ -66,3 +69,9 @@ def test_file_that_is_no_mapping_is_refused(text, tmp_path):
 def test_recipe_is_frozen():
     with pytest.raises(ValidationError):
         load_recipe("demo").seed = 3
+
+
+def test_page_of_all_keys_is_up_to_date():
+    page = Path(__file__).parents[2] / "docs" / "recipe.md"
+    assert page.read_text(encoding="utf-8") == to_markdown(), "run: qwen-core recipe --explain > docs/recipe.md"
+    assert "| `pretrain.optimizer` | `adamw`, `muon` | `\"adamw\"` |" in to_markdown()
