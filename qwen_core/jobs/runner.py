@@ -92,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         parser.error(f"{' and '.join(missing)} needed (or QWEN_CORE_STORE and MLFLOW_TRACKING_URI in the environment)")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
     try:
         recipe = load_recipe(given.recipe, given.overrides)
         manifest, _ = run_stage(name, recipe, given.run_key, Store(given.store), given.tracking_uri)

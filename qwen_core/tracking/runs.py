@@ -38,6 +38,7 @@ RUN_KEY_TAG = "qwen_core.run_key"
 STAGE_TAG = "qwen_core.stage"
 FINGERPRINT_TAG = "qwen_core.fingerprint"
 _MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its page shows training runs, not traces
 _SETTLE_SECONDS = 1.0
 _COMPARED_RUNS = 4  # more columns than that no screen shows
 logger = logging.getLogger(__name__)
@@ -258,7 +259,8 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     try:
-        return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
+        place = _artifact_location(client.tracking_uri)
+        return str(client.create_experiment(name, artifact_location=place, tags=_EXPERIMENT_TAGS))
     except mlflow.MlflowException:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
