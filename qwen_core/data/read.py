@@ -109,6 +109,9 @@ def read_file(path: Path, text_column: str, drops: Counter[str]) -> Iterator[Raw
     """
     kind = kind_of(path)
     try:
+        if not path.stat().st_size:
+            drops["empty_file"] += 1
+            return
         if kind == "parquet":
             yield from _parquet(path, text_column, drops)
         elif kind == "records":

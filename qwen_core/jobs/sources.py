@@ -152,7 +152,7 @@ def _files(name: str) -> list[Source]:
             f"WET are (JSONL, text and crawl files also .gz or .zst)"
         )
     title = place.name.split(".")[0] or place.name
-    return [Source(str(path), title, "file", path.stat().st_size) for path in readable if path.stat().st_size]
+    return [Source(str(path), title, "file", path.stat().st_size) for path in readable]
 
 
 def _environment(max_bytes: int | None) -> list[Source]:

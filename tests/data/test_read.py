@@ -62,6 +62,12 @@ def test_parquet_is_read_and_a_missing_column_counted(tmp_path):
     assert _read(tmp_path / "c.parquet") == ([], {"unreadable_file": 1})
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet", "a.jsonl.gz", "a.warc"])
+def test_empty_file_is_counted(tmp_path, name):
+    (tmp_path / name).touch()
+    assert _read(tmp_path / name) == ([], {"empty_file": 1})
+
+
 def test_text_and_code_are_one_record_each(tmp_path):
     (tmp_path / "a.md").write_bytes("# 标题\n".encode("gb18030"))
     (tmp_path / "b.py").write_text("x = 1\n")
