@@ -63,9 +63,10 @@ def run(context: Context) -> Outcome:
     told = map_parts(context, parts, _ingest_part, options, unit="parts")
     total = add_up(told)
     if not total["rows"]:
+        files, dropped = f"{len(found)} file{'s' * (len(found) > 1)}", total["drops"] or "nothing"
         raise InputError(
-            f"no document came out of {len(found)} file{'s' * (len(found) > 1)}; dropped: {total['drops'] or 'nothing'}. "
-            f"Files of records need their text under '{section.text_column}': --set ingest.text_column=NAME names another"
+            f"no document came out of {files}; dropped: {dropped}. Records need their text under "
+            f"'{section.text_column}'; another name: --set ingest.text_column=NAME"
         )
     faults = [fault for part in told for fault in part["faults"]][:_MAX_FAULTS]
     return Outcome(
