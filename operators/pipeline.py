@@ -64,21 +64,25 @@ def _params() -> dict[str, Param]:
             examples=bundled_recipes(),
             description="A bundled recipe, or the path of a YAML file that the Ray cluster can read.",
         ),
+        # The null makes a field optional: the form takes an empty one of any other type for a mistake.
         "overrides": Param(
-            [],
-            type="array",
+            None,
+            type=["null", "array"],
             items={"type": "string"},
             title="Overrides",
             description="One a line: pretrain.max_steps=500",
         ),
         "inputs": Param(
-            [],
-            type="array",
+            None,
+            type=["null", "array"],
             items={"type": "string"},
             title="Inputs",
-            description="Files, folders or globs instead of the recipe's.",
+            description="Files, folders or globs instead of the recipe's, one a line.",
         ),
         "run_key": Param(
-            "", type="string", title="Run key", description="Continue a pipeline run; empty starts a new one."
+            None,
+            type=["null", "string"],
+            title="Run key",
+            description="Continue a pipeline run; empty starts a new one.",
         ),
     }

@@ -23,7 +23,7 @@ from qwen_core.errors import ArtifactError, QwenCoreError
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.sources import source_hashes
 from qwen_core.stages import STAGES, Stage
-from qwen_core.tracking.runs import StageRun, begin_stage_run
+from qwen_core.tracking.runs import OUTPUT, StageRun, begin_stage_run
 
 
 def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_uri: str) -> tuple[Manifest, bool]:
@@ -142,4 +142,4 @@ def _log_result(run: StageRun, manifest: Manifest) -> None:
     }
     figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
     run.log_result(figures | manifest.metrics)
-    run.log_dataset(manifest, "output")
+    run.log_dataset(manifest, OUTPUT)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 RUN_KEY_TAG = "qwen_core.run_key"
 STAGE_TAG = "qwen_core.stage"
+OUTPUT = "output"
 FINGERPRINT_TAG = "qwen_core.fingerprint"
 _MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its page shows training runs, not traces
@@ -133,11 +134,11 @@ class StageRun:
         self.client.log_figure(self.run_id, figure, name)
 
     def log_dataset(self, manifest: Manifest, context: str) -> None:
-        """Log an artifact as an input or output dataset, with its fingerprint as digest.
+        """Log an artifact as an input or output dataset, with its fingerprint as digest; outputs also on the parent.
 
         Args:
             manifest: The artifact.
-            context: How it was used, such as `training` or `output`.
+            context: How it was used, such as `training`, or `OUTPUT`.
         """
         dataset = DatasetEntity(
             name=manifest.stage,
@@ -147,7 +148,8 @@ class StageRun:
             profile=f'{{"rows": {manifest.rows}, "bytes": {manifest.bytes}, "tokens": {manifest.tokens}}}',
         )
         tags = [InputTag("mlflow.data.context", context)]
-        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+        for run_id in (self.run_id, self.parent_id) if context == OUTPUT else (self.run_id,):
+            self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
 
     def comparison_path(self) -> str:
         """Address the page of MLflow's web UI that lays this pipeline run beside the ones before it.
