@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import typing
+from typing import Literal
+
 from pydantic import Field
 
 from qwen_core.config.base import Count, Ratio, Section
@@ -37,6 +40,9 @@ class Classifiers(Section):
     dim: Count = Field(32, description="Length of a feature's vector.")
 
 
+PiiKind = Literal["email", "phone", "resident_id", "bank_card", "ip", "api_key"]
+
+
 class Filter(Section):
     """Quality rules with the published thresholds (Gopher, C4, FineWeb), classifiers and keyword lists."""
 
@@ -52,6 +58,9 @@ class Filter(Section):
     max_duplicate_line_ratio: Ratio = Field(0.3, description="Gopher: lines that stand in the document before.")
     min_quality_score: Ratio = Field(0.1, description="Lower classifier scores are dropped as low_quality.")
     max_toxicity_score: Ratio = Field(0.9, description="Higher classifier scores are dropped as toxic.")
+    mask_pii: tuple[PiiKind, ...] = Field(
+        typing.get_args(PiiKind), description="What is masked in kept documents; source code: email, ip, api_key only."
+    )
     keywords: tuple[str, ...] = Field(("bundled",), description="JSON files of terms per language.")
 
 

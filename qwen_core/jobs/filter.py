@@ -1,6 +1,6 @@
 """`filter`: documents ─▶ documents worth keeping, and a named reason for each that is dropped.
 
-part ─▶ split words once ─▶ rules ─▶ keywords ─▶ toxicity score ─▶ quality score ─▶ kept rows ─▶ part
+part ─▶ split words once ─▶ rules ─▶ keywords ─▶ toxicity score ─▶ quality score ─▶ kept rows ─▶ PII masked ─▶ part
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.data.classify import scores
 from qwen_core.data.documents import SCHEMA
 from qwen_core.data.keywords import has_keyword, pattern_of, read_keywords
+from qwen_core.data.pii import mask_pii
 from qwen_core.data.rules import reasons
 from qwen_core.data.words import split_words
 from qwen_core.errors import InputError
@@ -55,16 +56,18 @@ def run(context: Context) -> Outcome:
         {"index": index, "file": file, "target": context.output(f"documents/part-{index:05d}.parquet")}
         for index, file in enumerate(files)
     ]
-    total = add_up(map_parts(context, parts, _filter_part, options))
+    told = map_parts(context, parts, _filter_part, options)
+    total = add_up(told)
     if not total["rows"]:
         raise InputError(f"every document was dropped: {total['drops']}. Loosen the recipe's filter section")
+    masked = sum((Counter(part["masked"]) for part in told), Counter[str]())
     came = context.inputs["ingest"].rows
     context.run.log_figure(funnel({"ingested": came, "kept": total["rows"]}, total["drops"]), "funnel.png")
     return Outcome(
         rows=total["rows"],
         columns={field.name: str(field.type) for field in FILTERED_SCHEMA},
         drops=total["drops"],
-        metrics={"kept_ratio": total["rows"] / max(1, came)},
+        metrics={"kept_ratio": total["rows"] / max(1, came)} | {f"masked.{kind}": n for kind, n in masked.items()},
         details={name: total[name] for name in ("by_language", "by_source", "text_bytes")},
     )
 
@@ -73,6 +76,7 @@ def _filter_part(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any
     """Judge one file's documents and write those that are kept."""
     table = pq.read_table(local_copy(part["file"]))
     drops: Counter[str] = Counter()
+    masked: Counter[str] = Counter()
     if table.num_rows:
         texts = table["text"].to_pylist()
         answer = reasons(table, split_words(texts), options["thresholds"])
@@ -89,7 +93,10 @@ def _filter_part(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any
         drops.update(reason for reason in answer if reason is not None)
         for name in ("quality", "toxicity"):
             table = table.append_column(f"{name}_score", pa.array(scored[name], pa.float32()))
-        table = table.filter(pa.array(answer == None))  # noqa: E711
+        is_kept = answer == None  # noqa: E711
+        table = table.filter(pa.array(is_kept))
+        text, masked = mask_pii(table["text"], is_code[is_kept], limits["mask_pii"])
+        table = table.set_column(table.schema.get_field_index("text"), "text", text)
     else:
         table = FILTERED_SCHEMA.empty_table()
-    return {**write_documents(table, part["target"]), "drops": dict(drops)}
+    return {**write_documents(table, part["target"]), "drops": dict(drops), "masked": dict(masked)}

@@ -84,8 +84,9 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
     ]
     mlflow_command = [
         *(mlflow, "server", "--host", _HOST, "--port", str(settings.mlflow_port), "--workers", "1"),
-        *("--backend-store-uri", tracking_database(home), "--serve-artifacts"),
-        *("--artifacts-destination", str(home.folder("mlflow/artifacts"))),
+        # Artifacts by their path, not through the server: a stage that is run without the platform finds them too.
+        *("--backend-store-uri", tracking_database(home), "--no-serve-artifacts"),
+        *("--default-artifact-root", home.folder("mlflow/artifacts").as_uri()),
     ]
     token = home.credentials()["ray_token"]
 

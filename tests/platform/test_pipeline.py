@@ -66,3 +66,12 @@ def test_down_leaves_no_process(platform):
     assert _run(platform.home.path, "down").returncode == 0
     assert processes.all_of(platform.home) == []
     assert _run(platform.home.path, "status").returncode == 1
+
+
+def test_stage_goes_on_without_the_platform_in_the_same_mlflow_runs(platform):
+    arguments = ["filter", "--recipe", TINY, "--run-key", "through-airflow", "--set", "filter.min_words=21"]
+    done = _run(platform.home.path, "stage", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = Store(platform.store_root).of_run("through-airflow")["filter"]
+    client = MlflowClient(platform.tracking_uri)
+    assert "funnel.png" in [file.path for file in client.list_artifacts(manifest.mlflow_run_id)]
