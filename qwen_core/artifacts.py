@@ -332,13 +332,15 @@ class Store:
             run_key: The pipeline run.
 
         Returns:
-            Manifests by stage word, in running order; empty for an unknown run.
+            Manifests by stage word, in running order; empty for an unknown run. What was deleted to be made anew
+            is left out.
         """
         found = {}
         for stage in STAGES:
             text = self._read(f"runs/{run_key}/{stage}.json")
-            if text is not None:
-                found[stage] = self.load(json.loads(text)["manifest"])
+            uri = json.loads(text)["manifest"] if text else None
+            if uri and self._read(self._relative(uri)) is not None:
+                found[stage] = self.load(uri)
         return found
 
     def files(self, uri: str) -> Iterator[tuple[str, int]]:

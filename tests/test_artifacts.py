@@ -1,5 +1,8 @@
 """The store: commit by manifest, fingerprints, losers cleared, run pointers."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from qwen_core.artifacts import Outcome, Store, config_of, fingerprint_of
@@ -72,6 +75,8 @@ def test_run_points_to_its_artifacts_in_running_order(store, recipe):
     assert list(store.of_run("key")) == ["ingest", "classifiers"]
     assert store.of_run("key")["classifiers"].inputs == {"ingest": ingest.uri}
     assert store.of_run("other") == {}
+    shutil.rmtree(Path(ingest.uri).parent)
+    assert list(store.of_run("key")) == ["classifiers"]  # deleted to be made anew
 
 
 def test_missing_manifest_and_foreign_uri_are_named(store, tmp_path):
