@@ -69,7 +69,8 @@ class RayJobTrigger(BaseTrigger):
             status = RayJobStatus("UNREACHABLE", str(error))
         finally:
             await hook.async_close()
-        await asyncio.sleep(earliest - time.monotonic())
+        if (rest := earliest - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
         yield TriggerEvent({"state": status.state, "message": status.message, "exit_code": status.exit_code})
 
     async def on_kill(self) -> None:
@@ -89,7 +90,7 @@ class RayJobTrigger(BaseTrigger):
             for line in fresh.splitlines():
                 self.log.info(line)
             shown += len(fresh)
-            is_linked = is_linked or await self._link_mlflow(hook, fresh)
+            is_linked = is_linked or await self._link_mlflow(hook, text)
             if status.is_terminal:
                 return status
             if self.deadline_seconds is not None and time.time() > self.deadline_seconds:
@@ -97,9 +98,9 @@ class RayJobTrigger(BaseTrigger):
                 return RayJobStatus("STOPPED", "the task's execution_timeout is over")
             await asyncio.sleep(self.poll_seconds)
 
-    async def _link_mlflow(self, hook: RayHook, fresh: str) -> bool:
+    async def _link_mlflow(self, hook: RayHook, log: str) -> bool:
         """Leave the MLflow run's address for the task's page, as soon as the job has told it."""
-        told, instance = mlflow_run_of(fresh), self.task_instance
+        told, instance = mlflow_run_of(log), self.task_instance
         if told is None or instance is None:
             return False
         base = await hook.async_mlflow_url()

@@ -234,7 +234,7 @@ async def test_trigger_streams_whole_lines_while_the_job_runs_and_the_rest_at_it
 
     monkeypatch.setattr("operators.ray_trigger.asyncio.sleep", end_the_job)
     events = [event async for event in RayJobTrigger("ray_default", "j").run()]
-    assert pauses[0] == ["one"]
+    assert pauses == [["one"]]
     assert shown == ["one", "half", "last"]
     assert [event.payload["state"] for event in events] == ["SUCCEEDED"]
 
@@ -247,7 +247,8 @@ async def test_trigger_goes_on_where_the_task_stopped_showing_and_lasts_a_while(
     assert shown == ["two"] and time.monotonic() - started >= 0.3
 
 
-async def test_trigger_leaves_the_mlflow_link_while_the_job_runs(ray, shown, monkeypatch):
+@pytest.mark.parametrize("shown_before", [0, len("qwen-core mlflow run: 3/abc\n")])
+async def test_trigger_leaves_the_mlflow_link_while_the_job_runs(ray, shown, monkeypatch, shown_before):
     left = {}
 
     async def aset(key, value, **place):
@@ -255,7 +256,7 @@ async def test_trigger_leaves_the_mlflow_link_while_the_job_runs(ray, shown, mon
 
     monkeypatch.setattr("operators.ray_trigger.XCom", SimpleNamespace(aset=aset))
     ray["j"] = {"status": "SUCCEEDED", "logs": "qwen-core mlflow run: 3/abc\n", "message": "", "driver_exit_code": 0}
-    trigger = RayJobTrigger("ray_default", "j")
+    trigger = RayJobTrigger("ray_default", "j", shown=shown_before)
     trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
     assert [event async for event in trigger.run()]
     url = "http://mlflow/#/experiments/3/runs/abc"
