@@ -94,24 +94,24 @@ class AirflowClient:
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Ask, with a fresh token where the old one ran out, and again where the server is just busy."""
         for attempt in range(6):
+            is_last = attempt == 5
             try:
                 if "Authorization" not in self._http.headers:
                     self._log_in()
                 answer = self._http.request(method, path, **arguments)
             except httpx.TransportError as error:
-                if attempt == 5:
+                if is_last:
                     raise PlatformError(
                         f"Airflow does not answer at {self._url} ({error}); see: qwen-core status"
                     ) from error
-                time.sleep(2**attempt * 0.5)
-                continue
-            if answer.status_code >= 500 and method == "GET" and attempt < 5:
-                # Airflow 3.3 answers so for an asset event whose DAG run has not started yet.
-                time.sleep(2**attempt * 0.5)
-                continue
-            if answer.status_code != 401:
-                return answer
-            del self._http.headers["Authorization"]
+            else:
+                if answer.status_code == 401:
+                    del self._http.headers["Authorization"]
+                    continue
+                # Airflow 3.3 answers 500 for an asset event whose DAG run has not started yet.
+                if answer.status_code < 500 or method != "GET" or is_last:
+                    return answer
+            time.sleep(2**attempt * 0.5)
         return answer
 
     def _log_in(self) -> None:
