@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from qwen_core.config.data import PiiKind
+from qwen_core.config.filter import PiiKind
 from qwen_core.data.pii import KINDS, mask_pii
 
 
