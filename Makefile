@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything that they make lies in .venv/ and .qwen/; `make clean` removes both.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-fast check bench clean
+.PHONY: help setup setup-dev setup-bench demo test test-fast check bench clean
 BIN := .venv/bin
 
 help: ## List the targets
@@ -25,8 +25,11 @@ check: setup-dev ## Format, lint, types, import contracts, fast tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test-fast
 
-bench: setup-dev ## Speed and memory beside a peer, in one run
-	@$(BIN)/python -m tests.benchmarks
+setup-bench:
+	@infra/setup.sh all,dev,bench
+
+bench: setup-bench ## Speed and memory beside peers, in one run (BENCH="minhash rules": these alone)
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 clean: ## Stop the platform and remove all that was made
 	@[ ! -x $(BIN)/qwen-core ] || $(BIN)/qwen-core down

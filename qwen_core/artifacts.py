@@ -18,7 +18,7 @@ import hashlib
 import json
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict
 from qwen_core import __version__
 from qwen_core.config import Recipe
 from qwen_core.errors import ArtifactError
+from qwen_core.filesystem import open_filesystem
 from qwen_core.stages import STAGES, Stage
 
 _MANIFEST = "manifest.json"
@@ -44,7 +45,7 @@ class Manifest(BaseModel):
         files: Size in bytes of each data file, by its path below `data_uri`.
         columns: Arrow types of the main table's columns, by name.
         rows: Documents, sequences or pairs kept.
-        bytes: Sum of `files`.
+        bytes: Sum of `files`, and of the parts that it shares with other artifacts (see `qwen_core.parts`).
         tokens: Tokens kept; 0 where the stage knows none.
         drops: Documents dropped, by reason.
         metrics: Figures of the result, such as a final loss.
@@ -97,6 +98,8 @@ class Outcome:
     drops: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    shared_bytes: int = 0
+    """Size of files that the artifact shares with others, outside its own folder."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,10 @@ def local_copy(uri: str) -> str:
     target = Path(tempfile.gettempdir()) / f"qwen-core-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     if not target.exists():
         partial = Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
-        pafs.copy_files(uri, str(partial / "data"), destination_filesystem=pafs.LocalFileSystem())
+        source, path = open_filesystem(uri)
+        pafs.copy_files(
+            path, str(partial / "data"), source_filesystem=source, destination_filesystem=pafs.LocalFileSystem()
+        )
         with contextlib.suppress(OSError):  # another process was faster
             (partial / "data").rename(target)
     return str(target)
@@ -179,7 +185,7 @@ def upload(folder: str, uri: str) -> None:
         folder: Local.
         uri: Local path or object store URI; made where it is missing.
     """
-    target, path = pafs.FileSystem.from_uri(uri) if "://" in uri else (pafs.LocalFileSystem(), uri)
+    target, path = open_filesystem(uri)
     target.create_dir(path, recursive=True)
     pafs.copy_files(folder, path, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=target)
 
@@ -188,7 +194,7 @@ class Store:
     """Artifacts below one root, a local path or an object store's URI (`s3://bucket/prefix`)."""
 
     def __init__(self, root: str) -> None:
-        self.filesystem, path = pafs.FileSystem.from_uri(root) if "://" in root else (pafs.LocalFileSystem(), root)
+        self.filesystem, path = open_filesystem(root)
         self._path = path.rstrip("/")
         self.root = root.rstrip("/")
 
@@ -301,7 +307,7 @@ class Store:
             stage_version=attempt.stage.version,
             columns=outcome.columns,
             rows=outcome.rows,
-            bytes=sum(files.values()),
+            bytes=sum(files.values()) + outcome.shared_bytes,
             tokens=outcome.tokens,
             drops=outcome.drops,
             metrics=outcome.metrics,
@@ -365,14 +371,56 @@ class Store:
             uri: A file below this root.
             text: Its content.
         """
-        target = f"{self._path}/{self._relative(uri)}"
-        self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        target = self.path_of(uri)
+        self.make_folder_of(uri)
         is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
         place = f"{target}.{uuid.uuid4().hex[:8]}.tmp" if is_local else target
         with self.filesystem.open_output_stream(place) as file:
             file.write(text.encode())
         if is_local:
             self.filesystem.move(place, target)
+
+    def make_folder_of(self, uri: str) -> None:
+        """Make the folder of a file, where folders are needed.
+
+        Args:
+            uri: A file below this root.
+        """
+        self.filesystem.create_dir(self.path_of(uri).rsplit("/", 1)[0], recursive=True)
+
+    def path_of(self, uri: str) -> str:
+        """Translate a URI for `filesystem`.
+
+        Args:
+            uri: Below this root.
+
+        Returns:
+            The path.
+        """
+        return f"{self._path}/{self._relative(uri)}"
+
+    def read(self, uri: str) -> bytes | None:
+        """Read a small file.
+
+        Args:
+            uri: A file below this root.
+
+        Returns:
+            Its content, or `None` where there is none.
+        """
+        return self._read(self._relative(uri))
+
+    def sizes(self, uris: Sequence[str]) -> list[int | None]:
+        """Look up the sizes of files, many in one go.
+
+        Args:
+            uris: Below this root.
+
+        Returns:
+            Bytes of each; `None` where there is no such file.
+        """
+        infos = self.filesystem.get_file_info([self.path_of(uri) for uri in uris]) if uris else []
+        return [info.size if info.type == pafs.FileType.File else None for info in infos]
 
     def delete(self, uri: str) -> None:
         """Delete a folder and all in it; a missing one is fine.

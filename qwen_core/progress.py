@@ -7,6 +7,8 @@ there into the Ray job's log, the Airflow task's log, and the terminal of `qwen-
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 _LINE = re.compile(
@@ -30,8 +32,29 @@ class Progress:
         return f"[{self.stage}] {self.done}{of} {self.unit}{figures}"
 
 
+_listener: Callable[[Progress], None] | None = None
+
+
+@contextmanager
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Hand progress to a listener instead of printing it, while stages run in this process.
+
+    Args:
+        listener: Called with each report.
+
+    Yields:
+        Nothing.
+    """
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
+
+
 def report(stage: str, done: int, total: int, unit: str, **metrics: float) -> None:
-    """Print one progress line, flushed at once so that followers see it.
+    """Print one progress line, flushed at once so that followers see it, or hand it to the listener.
 
     Args:
         stage: The stage's word.
@@ -40,7 +63,11 @@ def report(stage: str, done: int, total: int, unit: str, **metrics: float) -> No
         unit: Plural noun in snake_case, such as `steps` or `documents`.
         **metrics: Figures of the moment, such as `loss`.
     """
-    print(Progress(stage, done, total, unit, metrics), flush=True)
+    told = Progress(stage, done, total, unit, metrics)
+    if _listener is not None:
+        _listener(told)
+    else:
+        print(told, flush=True)
 
 
 def parse(line: str) -> Progress | None:

@@ -2,6 +2,7 @@
 
 run        the whole path through Airflow, followed to its end      stage   one stage, without Airflow
 chat       talk to a model                                          recipe  show, check, list recipes
+curate     raw text to a clean corpus, and nothing else             inspect  what was dropped, and why
 up, status, down, logs                                              the platform on one machine
 """
 
@@ -14,6 +15,8 @@ import click
 
 from qwen_core import __version__
 from qwen_core.cli.chat import chat
+from qwen_core.cli.curate import curate
+from qwen_core.cli.inspect import inspect
 from qwen_core.cli.platform import down, logs, status, up
 from qwen_core.cli.recipe import recipe
 from qwen_core.cli.run import run
@@ -44,9 +47,10 @@ def main() -> None:
       qwen-core run                          the demo: start everything, train, summarise
       qwen-core chat                         talk to the model that came out
       qwen-core run --input my/texts         the same path on your own data
+      qwen-core curate my/texts -o corpus    only the corpus: cleaned, filtered, deduplicated
       qwen-core status                       what runs, and where its pages are
     """
 
 
-for _command in (run, summary, chat, stage, recipe, up, status, down, logs):
+for _command in (run, summary, chat, curate, inspect, stage, recipe, up, status, down, logs):
     main.add_command(_command)

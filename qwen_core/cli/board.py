@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -36,9 +37,9 @@ class _Row:
 class Board:
     """Shows stages; a context manager, so that the terminal is left in order whatever happens."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, stages: Iterable[str] = STAGES) -> None:
         self.console = console or Console()
-        self._rows = {name: _Row() for name in STAGES}
+        self._rows = {name: _Row() for name in stages}
         self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Board:

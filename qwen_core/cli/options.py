@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,8 +70,7 @@ def with_inputs(overrides: Sequence[str], inputs: Sequence[str]) -> list[str]:
             addresses.append(given)
             continue
         path = Path(given).expanduser().absolute()
-        is_glob = any(sign in given for sign in "*?[")
-        if not path.exists() and not (is_glob and any(path.parent.glob(path.name))) and "**" not in given:
+        if not path.exists() and next(glob.iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 - absolute
             missing.append(str(path))
         addresses.append(str(path))
     if missing:

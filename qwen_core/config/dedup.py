@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from qwen_core.config.base import Count, Section
 
 
 class Dedup(Section):
-    """Exact and near-duplicate removal (MinHash LSH)."""
+    """Exact and near-duplicate removal (MinHash LSH), and of lines that many documents share."""
 
-    shingle_words: Count = Field(5, description="Words (CJK: characters) in one shingle.")
+    shingle_words: Count = Field(5, description="Words (in scripts without spaces: characters) in one shingle.")
     num_buckets: Count = Field(14, description="LSH bands; more of them find less alike documents.")
     hashes_per_bucket: Count = Field(8, description="Hashes that must all agree; more of them ask for more alikeness.")
     seed: int = Field(1, description="Seed of datasketch's permutations; signatures of two seeds cannot meet.")
-    rows_per_file: Count = Field(20_000, description="Documents in one output file.")
+    repeated: Literal["keep", "line", "paragraph"] = Field(
+        "keep", description="Whether lines or paragraphs that stand in many documents are cut out of all but the first."
+    )
+    min_repeats: int = Field(6, ge=2, description="Documents that share a line or paragraph before it is cut.")
+    min_repeated_chars: Count = Field(20, description="Shorter lines or paragraphs are never cut.")

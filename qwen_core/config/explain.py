@@ -72,6 +72,8 @@ def _kind(field: Mapping[str, Any]) -> str:
     """Put a JSON schema's type and bounds into words."""
     if "anyOf" in field:
         return " or ".join(_kind(choice) for choice in field["anyOf"])
+    if "$ref" in field:
+        return f"`{field['$ref'].rpartition('/')[2]}`"
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:

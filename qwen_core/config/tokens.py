@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qwen_core.config.base import Count, Ratio, Section
 
@@ -12,23 +12,53 @@ Weight = Annotated[float, Field(ge=0, le=1000)]
 
 
 class Mix(Section):
-    """How often documents are taken for the tokenizer and for training: 1 is once, 0.1 a tenth, 4 four times."""
+    """How often documents are taken for the tokenizer and for training: by weights, or by a budget of tokens.
+
+    Weights are obeyed as they stand. With a budget (`total_tokens`, `tokens`, `shares` or `alpha`) they only say how
+    the documents within it stand to one another, and none is taken more often than `max_epochs`.
+    """
 
     languages: dict[str, Weight] = Field({}, description="Weight by language, such as code: 0.1.")
     sources: dict[str, Weight] = Field({}, description="Weight by source, such as bundled: 4; multiplies.")
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Languages of n tokens each are taken in proportion to n^alpha; 0.3 as in XLM-R and mT5."
+    )
+    total_tokens: Count | None = Field(None, description="Tokens in all; without it, those of the weighted corpus.")
+    tokens: dict[str, Count] = Field({}, description="Tokens of a language, else of a source; source:NAME forces.")
+    shares: dict[str, Ratio] = Field({}, description="The same as a share of all tokens, such as zh: 0.5.")
+    max_epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
+        4.0, description="How often a budget may take a document; more than 4 teaches little."
+    )
+    source_max_epochs: dict[str, Weight] = Field({}, description="The same by source, where it differs.")
+
+    @model_validator(mode="after")
+    def _budgets_agree(self) -> Self:
+        twice = sorted(set(self.tokens) & set(self.shares))
+        if twice:
+            raise ValueError(f"both tokens and shares name {', '.join(twice)}: give one of the two")
+        if sum(self.shares.values()) > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {sum(self.shares.values()):.4g}: they may reach 1")
+        return self
 
 
 class Tokenizer(Section):
-    """Training of the byte-level BPE."""
+    """A byte-level BPE, trained on a sample of the mix, or one that exists."""
 
+    import_path: str | None = Field(None, description="Folder with a tokenizer.json to take instead of training.")
+    add_chat_tokens: bool = Field(True, description="Add ChatML's control tokens that an imported one lacks.")
     vocab_size: int = Field(8192, ge=300, description="Entries with the specials; 256 bytes are always in.")
     min_frequency: Count = Field(2, description="Rarer pairs are not merged.")
-    max_sample_bytes: Count = Field(20_000_000, description="Text read for training, drawn evenly over sources.")
+    max_sample_bytes: Count = Field(20_000_000, description="Text read for training, drawn by language and source.")
+    validation_ratio: Ratio = Field(0.02, description="Share of documents kept for measuring, by hash of their id.")
+    max_measured_documents: Count = Field(200, description="Documents of each language to measure on, at most.")
 
 
 class Pack(Section):
     """Fixed-length training sequences and the held-out set."""
 
+    method: Literal["concatenate", "best_fit"] = Field(
+        "concatenate", description="End to end, cut where a sequence is full; or whole documents, padded."
+    )
     max_seq_len: Count = Field(512, description="Tokens of one training sequence.")
     validation_ratio: Ratio = Field(0.02, description="Share of documents held out, by hash of their id.")
     max_validation_sequences: Count = Field(64, description="Upper bound of the held-out set.")

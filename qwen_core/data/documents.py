@@ -21,6 +21,11 @@ SCHEMA = pa.schema(
 )
 """`id` hashes source and position; `source` is a short name; `metadata` is JSON with at least `path`."""
 
+FILTERED_SCHEMA = SCHEMA.append(pa.field("quality_score", pa.float32())).append(
+    pa.field("toxicity_score", pa.float32())
+)
+"""What `filter` adds; a score is null where no classifier was asked."""
+
 
 def document_id(path: str, position: str) -> str:
     """Name a document by where it stands, the same in every run.

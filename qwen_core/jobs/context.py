@@ -13,6 +13,7 @@ from qwen_core.config import Recipe
 from qwen_core.stages import Stage
 
 if TYPE_CHECKING:
+    from qwen_core.tracking.folder import FolderRun
     from qwen_core.tracking.runs import StageRun
 
 
@@ -24,7 +25,7 @@ class Context:
     recipe: Recipe
     store: Store
     attempt: Attempt
-    run: StageRun
+    run: StageRun | FolderRun
 
     @property
     def section(self) -> Any:
@@ -68,7 +69,14 @@ def connect_ray() -> None:
     Without an address Ray would join any cluster that it finds on the machine, also somebody else's.
     """
     import ray
+    import ray.data
 
+    # Stages print their own progress; Ray Data's plan and bars of each pass would bury it, and so would notices that
+    # there are none, and that Ray made itself a token.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for told in ("ray.data._internal.progress", "ray._private.authentication.authentication_token_setup"):
+        logging.getLogger(told).setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")

@@ -1,23 +1,20 @@
-"""What the jobs over documents do alike: find the files of a corpus, write files of rows."""
+"""What the stages of a corpus do alike: find its files, tell of the result."""
 
 from __future__ import annotations
 
-import pickle
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-import ray
-import ray.data
 
-from qwen_core.artifacts import Manifest
+from qwen_core.artifacts import Manifest, Outcome, local_copy
+from qwen_core.data import tally
+from qwen_core.filesystem import open_filesystem
 from qwen_core.jobs.context import Context
-
-Part = dict[str, Any]
+from qwen_core.jobs.parts import is_own
+from qwen_core.parts import Part, parts_of, write_part_list
+from qwen_core.tracking.corpus_figures import log_corpus
 
 
 def document_files(manifest: Manifest) -> list[str]:
@@ -27,10 +24,9 @@ def document_files(manifest: Manifest) -> list[str]:
         manifest: Of `ingest`, `filter` or `dedup`.
 
     Returns:
-        URIs.
+        URIs; files without a document are left out.
     """
-    names = sorted(n for n in manifest.files if n.startswith("documents/") and n.endswith(".parquet"))
-    return [manifest.path(name) for name in names]
+    return [part.uri for part in parts_of(manifest) if part.rows]
 
 
 def write_arrow(table: pa.Table, uri: str) -> None:
@@ -40,94 +36,54 @@ def write_arrow(table: pa.Table, uri: str) -> None:
         table: The rows.
         uri: Local path or object store URI.
     """
-    filesystem, path = pafs.FileSystem.from_uri(uri) if "://" in uri else (pafs.LocalFileSystem(), uri)
+    filesystem, path = open_filesystem(uri)
     filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
     with filesystem.open_output_stream(path) as out, pa.ipc.new_file(out, table.schema) as writer:
         writer.write_table(table)
 
 
-def map_parts(
-    context: Context,
-    parts: Sequence[Part],
-    work: Callable[[Part, Any], dict[str, Any]],
-    options: Any,
-    unit: str = "files",
-) -> list[dict[str, Any]]:
-    """Run a function over parts of a corpus as one Ray Data pass: each part in, one file written, counts out.
-
-    The rows stay in the workers; what comes back is small.
+def corpus_outcome(context: Context, parts: Sequence[Part], came: int | None = None) -> Outcome:
+    """Add up what the parts tell, list them beside the manifest, and log the funnel, samples and histograms.
 
     Args:
-        context: The stage's, for progress.
-        parts: Plain mappings with `index`.
-        work: Called with a part and the options; its answer is told back.
-        options: The same for every part, stored once in the cluster.
-        unit: What a part is, for the progress line.
+        context: The stage's.
+        parts: All parts of the corpus, in order; those of an earlier stage are taken over, and count as kept.
+        came: Documents that the stage was given; `None` where it is the first.
 
     Returns:
-        The answers, in the order of the parts.
+        The outcome of a corpus stage.
     """
-    shared = ray.put(options)
-
-    # As bytes, since Arrow would bring the mappings of all parts into one struct type.
-    def apply(row: dict[str, Any]) -> dict[str, Any]:
-        part = pickle.loads(row["part"])
-        return {"index": part["index"], "told": pickle.dumps(work(part, ray.get(shared)))}
-
-    items = [{"part": pickle.dumps(part)} for part in parts]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(apply, num_cpus=1)
-    told: dict[int, dict[str, Any]] = {}
-    context.progress(0, len(parts), unit)
-    for row in dataset.iter_rows():
-        told[row["index"]] = pickle.loads(row["told"])
-        context.progress(len(told), len(parts), unit)
-    return [told[index] for index in sorted(told)]
-
-
-def write_documents(table: pa.Table, uri: str) -> dict[str, Any]:
-    """Write documents as one Parquet file.
-
-    Args:
-        table: The documents.
-        uri: Local path or object store URI.
-
-    Returns:
-        Counts: `rows`, `text_bytes`, `by_language`, `by_source`.
-    """
-    filesystem, path = pafs.FileSystem.from_uri(uri) if "://" in uri else (pafs.LocalFileSystem(), uri)
-    pq.write_table(table, path, filesystem=filesystem, compression="zstd")
-    return {
-        "rows": table.num_rows,
-        "text_bytes": int(pc.sum(pc.binary_length(table["text"])).as_py() or 0),
-        "by_language": _tally(table["language"]),
-        "by_source": _tally(table["source"]),
-    }
+    total = tally.merge(_tally_of(context, part) for part in parts)
+    funnel = total["funnel"]
+    write_part_list(context.store, context.attempt.data_uri, parts)
+    rows = sum(part.rows for part in parts)
+    text_bytes = tally.kept_bytes(funnel)
+    log_corpus(context.run, context.stage.name, total, tally.BINS)
+    return Outcome(
+        rows=rows,
+        columns=_columns_of(parts),
+        drops=tally.drops(funnel),
+        metrics={"text_bytes": float(text_bytes), "parts": float(len(parts))}
+        | ({"kept_ratio": rows / max(1, came)} if came is not None else {}),
+        details={
+            "by_language": tally.kept(funnel, "language"),
+            "by_source": tally.kept(funnel, "source"),
+            "text_bytes": text_bytes,
+            **total,
+        },
+        shared_bytes=sum({part.uri: part.bytes for part in parts}.values()),
+    )
 
 
-def add_up(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up the counts of all parts.
-
-    Args:
-        told: Numbers and mappings of numbers, by name; other values are left out.
-
-    Returns:
-        The sums; mappings sorted by falling count.
-    """
-    sums: dict[str, Any] = {
-        "rows": 0,
-        "text_bytes": 0,
-        "drops": Counter(),
-        "by_language": Counter(),
-        "by_source": Counter(),
-    }
-    for part in told:
-        for name, value in sums.items():
-            if isinstance(value, Counter):
-                value.update({k: v for k, v in (part.get(name) or {}).items() if v})
-            else:
-                sums[name] = value + part.get(name, 0)
-    return {n: dict(v.most_common()) if isinstance(v, Counter) else v for n, v in sums.items()}
+def _tally_of(context: Context, part: Part) -> Mapping[str, Any]:
+    """Tell a part's counts; of one that was taken over from an earlier stage only what it holds."""
+    if is_own(context, part):
+        return part.told
+    return tally.of_kept(part.told.get("kept", []))
 
 
-def _tally(column: pa.ChunkedArray) -> dict[str, int]:
-    return {str(row["values"]): row["counts"] for row in pc.value_counts(column).to_pylist()}
+def _columns_of(parts: Sequence[Part]) -> dict[str, str]:
+    if not parts:
+        return {}
+    schema = pq.read_schema(local_copy(parts[0].uri))
+    return {field.name: str(field.type) for field in schema}

@@ -1,31 +1,46 @@
 """`dedup`: kept documents ─▶ one of each, exact and near duplicates dropped.
 
-    part ─▶ text hash, MinHash bands ─▶ (compact arrays, no text) ─▶ clusters ─▶ best of each ─▶ part without the rest
+    part ─▶ sketch (text hash, MinHash bands: kept for later runs) ─▶ clusters ─▶ best of each ─▶ part without the rest
+                                                                                                  └─▶ repeated lines cut
 
 MinHash LSH: documents that agree in one band of `hashes_per_bucket` values count as near duplicates; with 14 bands of
 8, half of the pairs at a Jaccard similarity of about 0.72 are found, almost all above 0.8 (Lee et al., 2022).
+
+A corpus that has grown is compared by the sketches of its earlier parts; their text is not read again, save that of
+the parts that lose a document, which are written anew. A part that loses none is taken over as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.data.components import cluster, keep_best
-from qwen_core.data.minhash import band_hashes, shingle_hashes, signatures
-from qwen_core.data.words import split_words
+from qwen_core.data import tally
+from qwen_core.data.components import keepers
+from qwen_core.data.minhash import sketch
+from qwen_core.errors import InputError
+from qwen_core.jobs.clusters import ROW_BITS, Clusters, find_clusters
 from qwen_core.jobs.context import Context, connect_ray
-from qwen_core.jobs.corpus import add_up, document_files, map_parts, write_documents
-from qwen_core.jobs.filter import FILTERED_SCHEMA
+from qwen_core.jobs.corpus import corpus_outcome
+from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
+from qwen_core.jobs.repeated import cut_repeated
+from qwen_core.parts import Part, parts_of
 
-_ROWS_AT_ONCE = 500
+_SKETCHED = ("shingle_words", "num_buckets", "hashes_per_bucket", "seed")
 _EXAMPLES = 10
+_READERS = 8
+_ROW = (1 << ROW_BITS) - 1
+Ints = npt.NDArray[np.int64]
 
 
 def run(context: Context) -> Outcome:
@@ -36,87 +51,129 @@ def run(context: Context) -> Outcome:
 
     Returns:
         The outcome, with the counts of exact and near duplicates and a report of the clusters.
+
+    Raises:
+        InputError: The corpus is empty.
     """
     connect_ray()
-    files = document_files(context.inputs["filter"])
-    sketched = map_parts(
-        context,
-        [{"index": i, "file": file} for i, file in enumerate(files)],
-        _sketch_part,
-        context.section.model_dump(),
-    )
-    columns = {
-        name: np.concatenate([part[name] for part in sketched])
-        for name in ("ids", "exact", "bands", "quality", "length")
-    }
-    by_text = cluster(columns["exact"][:, None])
-    stays = keep_best(by_text, columns["quality"], columns["length"], columns["ids"])
-    clusters = cluster(np.column_stack((columns["exact"], columns["bands"])))
-    keep = keep_best(clusters, columns["quality"], columns["length"], columns["ids"])
-    bounds = np.cumsum([0] + [len(part["ids"]) for part in sketched])
-    parts = [
-        {
-            "index": index,
-            "file": file,
-            "keep": keep[bounds[index] : bounds[index + 1]],
-            "target": context.output(f"documents/part-{index:05d}.parquet"),
-        }
-        for index, file in enumerate(files)
+    parts = parts_of(context.inputs["filter"])
+    rows = sum(part.rows for part in parts)
+    if not rows:
+        raise InputError("there is no document to compare: the corpus that filter left is empty")
+    sketches = _sketches(context, parts)
+    found = find_clusters([part.uri for part in sketches], rows, context.section.num_buckets + 1)
+    known = _looked_up(sketches, found.nodes)
+    left = _write(context, parts, _dropped(found, known))
+    if context.section.repeated != "keep":
+        left = cut_repeated(context, left)
+    outcome = corpus_outcome(context, left, context.inputs["filter"].rows)
+    outcome.details |= _report(found, known)
+    return outcome
+
+
+def _sketches(context: Context, parts: Sequence[Part]) -> list[Part]:
+    """Sketch the parts that no earlier run has sketched."""
+    settings = {name: getattr(context.section, name) for name in _SKETCHED}
+    items = [
+        Item(part_fingerprint(context, part=part.fingerprint, sketch=settings), part.text_bytes, {"uri": part.uri})
+        for part in parts
     ]
-    total = add_up(map_parts(context, parts, _write_part, None))
-    exact = int((~stays).sum())
-    near = int((~keep).sum()) - exact
-    drops = {name: count for name, count in (("exact_duplicate", exact), ("near_duplicate", near)) if count}
-    return Outcome(
-        rows=total["rows"],
-        columns={field.name: str(field.type) for field in FILTERED_SCHEMA},
-        drops=drops,
-        metrics={"kept_ratio": total["rows"] / max(1, len(keep))},
-        details={n: total[n] for n in ("by_language", "by_source", "text_bytes")} | _report(clusters, columns["ids"]),
-    )
+    return make_parts(context, items, _sketch_part, settings, what="sketches")
 
 
-def _sketch_part(part: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
-    """Compute what is needed to compare one file's documents, a few hundred bytes each."""
-    table = pq.read_table(local_copy(part["file"]), columns=["id", "text", "quality_score"])
-    bands = [np.zeros((0, section["num_buckets"]), np.uint64)]
-    exact = [np.zeros(0, np.uint64)]
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        texts = batch["text"].to_pylist()
-        words = split_words(texts)
-        hashes, offsets = shingle_hashes(words, section["shingle_words"])
-        num_perm = section["num_buckets"] * section["hashes_per_bucket"]
-        found = band_hashes(signatures(hashes, offsets, num_perm, section["seed"]), section["num_buckets"])
-        digests = _text_hashes(texts)
-        # Texts without a word (signs only) would all be alike: each is compared by its own hash.
-        found[words.counts == 0] = digests[words.counts == 0, None]
-        bands.append(found)
-        exact.append(digests)
-    return {
-        "ids": np.asarray(table["id"].to_pylist(), dtype="U16"),
-        "exact": np.concatenate(exact),
-        "bands": np.concatenate(bands),
-        "quality": table["quality_score"].to_numpy().astype(np.float64),
-        "length": np.asarray(pc.binary_length(table["text"])).astype(np.int64),
+def _sketch_part(given: dict[str, Any], settings: dict[str, Any]) -> Made:
+    """Compute what is needed to compare one part's documents, a few hundred bytes each."""
+    table = pq.read_table(local_copy(given["uri"]), columns=["id", "text", "quality_score"])
+    found = sketch(table["text"].to_pylist(), **settings)
+    bands = pa.FixedSizeListArray.from_arrays(pa.array(found.bands.reshape(-1)), settings["num_buckets"])
+    columns = {
+        "id": table["id"],
+        "exact": pa.array(found.exact),
+        "bands": bands,
+        "quality_score": table["quality_score"],
+        "text_bytes": pc.binary_length(table["text"]).cast(pa.int64()),
     }
+    return Made([pa.table(columns)])
 
 
-def _text_hashes(texts: list[str]) -> np.ndarray:
-    """Hash texts, white space and case aside."""
-    digests = [hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest() for text in texts]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+def _looked_up(sketches: Sequence[Part], nodes: Ints) -> dict[str, npt.NDArray[Any]]:
+    """Read what is known of some documents: id, quality, length, exact hash."""
+    known: dict[str, npt.NDArray[Any]] = {
+        "id": np.full(len(nodes), "", "S16"),
+        "quality_score": np.zeros(len(nodes)),
+        "text_bytes": np.zeros(len(nodes), np.int64),
+        "exact": np.zeros(len(nodes), np.uint64),
+    }
+    bounds = np.searchsorted(nodes, np.arange(len(sketches) + 1) << ROW_BITS)
+
+    def read(number: int) -> None:
+        chosen = slice(bounds[number], bounds[number + 1])
+        table = pq.read_table(local_copy(sketches[number].uri), columns=list(known))
+        for name, column in known.items():
+            column[chosen] = table[name].to_numpy()[nodes[chosen] & _ROW]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(read, np.flatnonzero(np.diff(bounds)).tolist()))
+    return known
 
 
-def _write_part(part: dict[str, Any], _: None) -> dict[str, Any]:
-    """Write one file's documents that stay."""
-    table = pq.read_table(local_copy(part["file"]))
-    return write_documents(table.filter(pa.array(part["keep"])), part["target"])
+def _dropped(found: Clusters, known: dict[str, npt.NDArray[Any]]) -> pa.Table:
+    """Choose the best of each cluster; the others go.
+
+    Of documents that are equal to the letter all but one are exact duplicates: the one that stays, or, where none of
+    them does, the first, which is a near duplicate of what stays.
+
+    Returns:
+        `number` (rising), `reason`, `kept` (the id of what stays) of each document that goes.
+    """
+    numbers, stays = keepers(found.nodes, found.labels, known["quality_score"], known["text_bytes"])
+    is_dropped = np.isin(found.nodes, numbers, assume_unique=True)
+    order = np.lexsort((found.nodes, is_dropped, known["exact"]))
+    repeats = np.zeros(len(order), bool)
+    repeats[order[1:]] = known["exact"][order][1:] == known["exact"][order][:-1]
+    reasons = np.where(repeats, "exact_duplicate", "near_duplicate")[is_dropped]
+    kept = known["id"][np.searchsorted(found.nodes, stays)].astype("U16")
+    return pa.table({"number": numbers, "reason": pa.array(reasons.tolist(), pa.string()), "kept": kept.tolist()})
 
 
-def _report(clusters: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
+def _write(context: Context, parts: Sequence[Part], dropped: pa.Table) -> list[Part]:
+    """Write the parts that lose documents; the others are taken over."""
+    numbers = dropped["number"].to_numpy()
+    bounds = np.searchsorted(numbers, np.arange(len(parts) + 1) << ROW_BITS)
+    items: dict[int, Item] = {}
+    for place in np.flatnonzero(np.diff(bounds)).tolist():
+        part = parts[place]
+        told = dropped.slice(bounds[place], bounds[place + 1] - bounds[place]).to_pydict()
+        told["number"] = [number & _ROW for number in told["number"]]
+        digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+        fingerprint = part_fingerprint(context, part=part.fingerprint, dropped=digest)
+        items[place] = Item(fingerprint, part.text_bytes, {"uri": part.uri, **told})
+    written = dict(zip(items, make_parts(context, list(items.values()), _without, None), strict=True))
+    return [written.get(place, part) for place, part in enumerate(parts)]
+
+
+def _without(given: dict[str, Any], _: None) -> Made:
+    """Leave documents out of a part."""
+    table = pq.read_table(local_copy(given["uri"]))
+    reasons = np.full(table.num_rows, None, object)
+    reasons[given["number"]] = given["reason"]
+    gone = table.select(["id", "source", "language"]).take(pa.array(given["number"]))
+    gone = gone.append_column("reason", pa.array(given["reason"])).append_column("kept", pa.array(given["kept"]))
+    return Made([table.filter(pa.array(reasons == None))], tally.tally(table, reasons), gone)  # noqa: E711 - by element
+
+
+def _report(found: Clusters, known: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """Tell how many clusters there are, how large, and name some by their documents' ids."""
-    sizes = np.bincount(clusters) if len(clusters) else np.zeros(0, int)
-    large = np.flatnonzero(sizes > 1)
-    shown = large[np.argsort(-sizes[large], kind="stable")][:_EXAMPLES]
-    examples = [{"size": int(sizes[number]), "ids": ids[clusters == number][:5].tolist()} for number in shown]
-    return {"clusters": len(large), "largest_cluster": int(sizes.max(initial=0)), "examples": examples}
+    labels, sizes = np.unique(found.labels, return_counts=True)
+    powers = 2 ** np.arange(1, 1 + int(sizes.max(initial=1)).bit_length())
+    shown = np.argsort(-sizes, kind="stable")[:_EXAMPLES]
+    examples = [
+        {"size": int(sizes[place]), "ids": known["id"][found.labels == labels[place]][:5].astype("U16").tolist()}
+        for place in shown
+    ]
+    return {
+        "clusters": len(labels),
+        "largest_cluster": int(sizes.max(initial=0)),
+        "cluster_sizes": {str(low): int(((sizes >= low) & (sizes < 2 * low)).sum()) for low in powers.tolist()},
+        "examples": examples,
+    }

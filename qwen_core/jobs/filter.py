@@ -1,34 +1,38 @@
 """`filter`: documents ─▶ documents worth keeping, and a named reason for each that is dropped.
 
-part ─▶ split words once ─▶ rules ─▶ keywords ─▶ toxicity score ─▶ quality score ─▶ kept rows ─▶ PII masked ─▶ part
+part ─▶ rules (edit lines) ─▶ keywords ─▶ evaluation sets ─▶ toxicity ─▶ quality ─▶ kept rows ─▶ PII masked ─▶ part
+
+Each step sees only what the ones before it left: the cheap ones come first.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.data.classify import scores
-from qwen_core.data.documents import SCHEMA
-from qwen_core.data.keywords import has_keyword, pattern_of, read_keywords
+from qwen_core.artifacts import Manifest, Outcome, local_copy
+from qwen_core.data import tally
+from qwen_core.data.decontaminate import add_reports
+from qwen_core.data.documents import FILTERED_SCHEMA
+from qwen_core.data.keywords import keywords_of, read_keywords
 from qwen_core.data.pii import mask_pii
-from qwen_core.data.rules import reasons
-from qwen_core.data.words import split_words
 from qwen_core.errors import InputError
-from qwen_core.jobs.classifiers import POSITIVE
+from qwen_core.jobs.contamination import evaluation_ngrams
 from qwen_core.jobs.context import Context, connect_ray
-from qwen_core.jobs.corpus import add_up, document_files, map_parts, write_documents
+from qwen_core.jobs.corpus import corpus_outcome
+from qwen_core.jobs.judging import Judged, block_keywords, decontaminate, drop_low_scores, judge_by_rules
+from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.sources import keyword_paths
-from qwen_core.tracking.figures import funnel
+from qwen_core.parts import Part, parts_of
 
-FILTERED_SCHEMA = SCHEMA.append(pa.field("quality_score", pa.float32())).append(
-    pa.field("toxicity_score", pa.float32())
-)
+_TOLD_DROPPED = ("id", "source", "language", "url", "quality_score", "toxicity_score")
 
 
 def run(context: Context) -> Outcome:
@@ -41,62 +45,79 @@ def run(context: Context) -> Outcome:
         The outcome, with a count for each reason.
 
     Raises:
-        InputError: Nothing was kept.
+        InputError: Nothing was kept, or a list or an evaluation set cannot be read.
     """
     connect_ray()
-    models = context.inputs["classifiers"]
-    keywords = read_keywords(list(keyword_paths(context.recipe).values()))
+    section, models = context.section, context.inputs["classifiers"]
+    came = parts_of(context.inputs["ingest"])
+    folders = {name: local_copy(models.path(name)) for name in models.config["classifiers"]["train"]}
+    lists = read_keywords(list(keyword_paths(context.recipe).values()), section.keywords.languages)
+    ngrams = evaluation_ngrams(context, came)
     options = {
-        "thresholds": context.section.model_dump(),
-        "keywords": pattern_of(keywords),
-        "models": {name: local_copy(models.path(f"{name}.bin")) for name in POSITIVE},
+        "limits": section.model_dump(),
+        "keywords": keywords_of(lists, section.keywords.applies_to_all),
+        "ngrams": ngrams,
+        "models": folders,
+        "thresholds": models.details.get("thresholds", {}),
     }
-    files = document_files(context.inputs["ingest"])
-    parts = [
-        {"index": index, "file": file, "target": context.output(f"documents/part-{index:05d}.parquet")}
-        for index, file in enumerate(files)
+    decides = {
+        "settings": context.attempt.config,
+        "sources": context.attempt.sources,
+        "classifiers": [_digest(folders), options["thresholds"]],
+        "ngrams": ngrams.digest if ngrams else "",
+    }
+    items = [
+        Item(part_fingerprint(context, part=part.fingerprint, **decides), part.text_bytes, {"uri": part.uri})
+        for part in came
     ]
-    told = map_parts(context, parts, _filter_part, options)
-    total = add_up(told)
-    if not total["rows"]:
-        raise InputError(f"every document was dropped: {total['drops']}. Loosen the recipe's filter section")
-    masked = sum((Counter(part["masked"]) for part in told), Counter[str]())
-    came = context.inputs["ingest"].rows
-    context.run.log_figure(funnel({"ingested": came, "kept": total["rows"]}, total["drops"]), "funnel.png")
-    return Outcome(
-        rows=total["rows"],
-        columns={field.name: str(field.type) for field in FILTERED_SCHEMA},
-        drops=total["drops"],
-        metrics={"kept_ratio": total["rows"] / max(1, came)} | {f"masked.{kind}": n for kind, n in masked.items()},
-        details={name: total[name] for name in ("by_language", "by_source", "text_bytes")},
-    )
+    parts = make_parts(context, items, _filter_part, options)
+    outcome = _outcome(context, parts, context.inputs["ingest"])
+    if ngrams:
+        outcome.details["too_short_to_look_for"] = ["/".join(item) for item in ngrams.unchecked]
+    return outcome
 
 
-def _filter_part(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Judge one file's documents and write those that are kept."""
-    table = pq.read_table(local_copy(part["file"]))
-    drops: Counter[str] = Counter()
-    masked: Counter[str] = Counter()
-    if table.num_rows:
-        texts = table["text"].to_pylist()
-        answer = reasons(table, split_words(texts), options["thresholds"])
-        scored = {name: scores(path, texts, POSITIVE[name]) for name, path in options["models"].items()}
-        limits = options["thresholds"]
-        is_code = np.asarray(table["language"].to_pylist(), dtype=object) == "code"
-        later = [
-            ("blocked_keyword", ~is_code & has_keyword(table["text"], options["keywords"])),
-            ("toxic", ~is_code & (scored["toxicity"] > limits["max_toxicity_score"])),
-            ("low_quality", ~is_code & (scored["quality"] < limits["min_quality_score"])),
-        ]
-        for reason, mask in later:
-            answer[mask & (answer == None)] = reason  # noqa: E711 - element by element
-        drops.update(reason for reason in answer if reason is not None)
-        for name in ("quality", "toxicity"):
-            table = table.append_column(f"{name}_score", pa.array(scored[name], pa.float32()))
-        is_kept = answer == None  # noqa: E711
-        table = table.filter(pa.array(is_kept))
-        text, masked = mask_pii(table["text"], is_code[is_kept], limits["mask_pii"])
-        table = table.set_column(table.schema.get_field_index("text"), "text", text)
-    else:
-        table = FILTERED_SCHEMA.empty_table()
-    return {**write_documents(table, part["target"]), "drops": dict(drops), "masked": dict(masked)}
+def _outcome(context: Context, parts: Sequence[Part], came: Manifest) -> Outcome:
+    """Add up what the parts tell."""
+    outcome = corpus_outcome(context, parts, came.rows)
+    if not outcome.rows:
+        raise InputError(f"every document was dropped: {outcome.drops}. Loosen the recipe's filter section")
+    for name in ("masked", "lines", "keywords"):
+        counts = sum((Counter(part.told.get(name, {})) for part in parts), Counter[str]())
+        outcome.details[name] = dict(counts.most_common())
+        if name != "keywords":  # there may be hundreds of terms
+            outcome.metrics |= {f"{name}.{kind}": float(count) for kind, count in counts.items()}
+    outcome.details["contamination"] = add_reports(part.told.get("contamination", {}) for part in parts)
+    return outcome
+
+
+def _digest(folders: dict[str, str]) -> str:
+    """Hash the classifiers' files: their artifact's fingerprint follows the corpus, the models mostly do not."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, folder in folders.items():
+        for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            digest.update(f"{name}/{file.relative_to(folder)}".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _filter_part(given: dict[str, Any], options: dict[str, Any]) -> Made:
+    """Judge the documents of one part."""
+    judged, limits = Judged(pq.read_table(local_copy(given["uri"]))), options["limits"]
+    lines = judge_by_rules(judged, limits)
+    terms = block_keywords(judged, options["keywords"], limits["keywords"])
+    found = decontaminate(judged, options["ngrams"], limits["decontaminate"])
+    drop_low_scores(judged, options["models"], options["thresholds"], limits)
+    table = judged.result()
+    counts = tally.tally(table, judged.reasons)
+    gone = table.select(_TOLD_DROPPED).append_column("reason", pa.array(judged.reasons.tolist(), pa.string()))
+    kept = table.filter(pa.array(judged.open))
+    text, masked = mask_pii(kept["text"], judged.is_code[judged.open], limits["mask_pii"])
+    kept = kept.set_column(kept.schema.get_field_index("text"), "text", text).cast(FILTERED_SCHEMA)
+    told = {
+        **counts,
+        "masked": dict(masked),
+        "lines": dict(lines),
+        "keywords": dict(terms),
+        "contamination": found,
+    }
+    return Made([kept], told, gone.filter(pc.is_valid(gone["reason"])))

@@ -1,39 +1,37 @@
 """`ingest`: files of many formats ─▶ documents, cleaned, cut and labelled by language.
 
-inputs ─▶ files ─▶ parts of a few MB ─▶ (one Ray Data task each) read ─▶ chunk ─▶ normalise ─▶ label ─▶ Parquet
+inputs ─▶ files ─▶ parts of some MB ─▶ (one Ray Data task each) read ─▶ clean ─▶ chunk ─▶ label ─▶ Parquet
+
+A part is known by the content of its files: what an earlier run has read, with the same settings, is not read again.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from qwen_core.artifacts import Outcome
-from qwen_core.data.clean import chunk, normalise
-from qwen_core.data.documents import SCHEMA, document_id
-from qwen_core.data.language import label
-from qwen_core.data.read import Raw, read_file
-from qwen_core.demo import environment
+from qwen_core.data import tally
+from qwen_core.data.documents import SCHEMA
+from qwen_core.data.read import Report
 from qwen_core.errors import InputError
+from qwen_core.jobs.base import base_of
 from qwen_core.jobs.context import Context, connect_ray
-from qwen_core.jobs.corpus import add_up, map_parts, write_documents
+from qwen_core.jobs.corpus import corpus_outcome
+from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
+from qwen_core.jobs.reading import document_tables, part_options, told_of
 from qwen_core.jobs.sources import Source, document_sources
+from qwen_core.parts import Part, PartStore, parts_of
 
-_PART_BYTES = 3_000_000
-_ROWS_AT_ONCE = 2000
-_MAX_FAULTS = 100
+_MAX_FAULTS = 1000
+_NOT_IN_PARTS = ("inputs", "base", "max_raw_bytes", "part_bytes")  # say what is read, not how
 
 
 def run(context: Context) -> Outcome:
-    """Read all inputs.
+    """Read all inputs; after a base, only what it has not read.
 
     Args:
         context: Recipe, inputs and places.
@@ -45,126 +43,67 @@ def run(context: Context) -> Outcome:
         InputError: There is nothing to read, or no document came out of it.
     """
     connect_ray()
-    section = context.section
     found = document_sources(context.recipe)
-    parts = [
-        {
-            "index": index,
-            "sources": [vars(source) for source in part],
-            "target": context.output(f"documents/part-{index:05d}.parquet"),
-        }
-        for index, part in enumerate(_parts(found))
-    ]
-    options = {
-        "text_column": section.text_column,
-        "max_chars": section.max_document_chars,
-        "min_chars": section.min_document_chars,
-    }
-    told = map_parts(context, parts, _ingest_part, options, unit="parts")
-    total = add_up(told)
-    if not total["rows"]:
-        files, dropped = f"{len(found)} file{'s' * (len(found) > 1)}", total["drops"] or "nothing"
+    earlier = _base_parts(context)
+    known = {digest for part in earlier for _, digest in part.told["files"]}
+    fresh = [source for source in found if not source.content_hash or source.content_hash not in known]
+    options = part_options(context.section)
+    parts = [*earlier, *make_parts(context, list(_items(context, fresh)), _ingest_part, options)]
+    outcome = corpus_outcome(context, parts)
+    if not outcome.rows:
+        files, dropped = f"{len(found)} file{'s' * (len(found) > 1)}", outcome.drops or "nothing"
         raise InputError(
             f"no document came out of {files}; dropped: {dropped}. Records need their text under "
-            f"'{section.text_column}'; another name: --set ingest.text_column=NAME"
+            f"'{', '.join(context.section.columns.text)}'; another name: --set ingest.columns.text=NAME"
         )
-    faults = [fault for part in told for fault in part["faults"]][:_MAX_FAULTS]
-    return Outcome(
-        rows=total["rows"],
-        columns={field.name: str(field.type) for field in SCHEMA},
-        drops=total["drops"],
-        metrics={"files": len(found), "raw_bytes": sum(source.size for source in found)},
-        details={
-            "by_language": total["by_language"],
-            "by_source": total["by_source"],
-            "faults": faults,
-            "text_bytes": total["text_bytes"],
-        },
-    )
+    outcome.metrics |= {
+        "files": float(len(found)),
+        "files_known": float(len(found) - len(fresh)),
+        "raw_bytes": float(sum(source.size for source in fresh)),
+    }
+    faults = [fault for part in parts for fault in part.told.get("faults", [])]
+    repairs = sum((Counter(part.told.get("repairs", {})) for part in parts), Counter[str]())
+    outcome.details |= {"faults": faults[:_MAX_FAULTS], "repairs": dict(repairs)}
+    return outcome
 
 
-def _parts(found: list[Source]) -> Iterator[list[Source]]:
-    """Group files into parts of a few megabytes, in order."""
+def _base_parts(context: Context) -> list[Part]:
+    """Read the parts of the base, with all that they tell: a list of parts has not all of it."""
+    base = base_of(context.recipe, context.store)
+    listed = parts_of(base) if base else []
+    told = PartStore(context.store.root, context.stage.name).find(part.fingerprint for part in listed)
+    return [told.get(part.fingerprint, part) for part in listed]
+
+
+def _items(context: Context, found: list[Source]) -> Iterator[Item]:
+    """Group files into parts of some megabytes, in order."""
+    settings = {k: v for k, v in context.section.model_dump(mode="json").items() if k not in _NOT_IN_PARTS}
+    settings["language_model"] = context.attempt.sources.get("language_model", "")
     part: list[Source] = []
-    size = 0
-    for source in found:
+    for number, source in enumerate(found, 1):
         part.append(source)
-        size += source.size
-        if size >= _PART_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+        size = sum(one.size for one in part)
+        if size >= context.section.part_bytes or number == len(found):
+            told = [[one.path, one.name, one.kind, one.start, one.end, one.content_hash] for one in part]
+            fingerprint = part_fingerprint(context, settings=settings, sources=told)
+            yield Item(fingerprint, size, {"sources": [vars(one) for one in part]})
+            part = []
 
 
-def _ingest_part(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Read one part and write its documents; tell the counts."""
-    drops: Counter[str] = Counter()
-    faults: list[dict[str, str]] = []
-    tables = [
-        _documents(rows, options["min_chars"], drops)
-        for rows in _batches(_rows(part["sources"], options, drops, faults))
-    ]
-    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-    return {**write_documents(table, part["target"]), "drops": dict(drops), "faults": faults}
+def _ingest_part(given: dict[str, Any], options: dict[str, Any]) -> Made:
+    """Read the files of one part, a batch of documents at a time."""
+    sources, report, told = given["sources"], Report(), dict[str, Any]()
 
+    def tables() -> Iterator[pa.Table]:
+        counts = []
+        yield SCHEMA.empty_table()
+        for table in document_tables(sources, options, report):
+            counts.append(tally.tally(table))
+            yield table
+        told.update(told_of(report))
+        names = {source["name"] for source in sources}
+        lost = tally.lost(names.pop() if len(names) == 1 else "", told["drops"])
+        told.update(tally.merge([*counts, lost]))
+        told["files"] = [[s["path"], s["content_hash"]] for s in sources if s["path"] not in told["unread"]]
 
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while batch := list(islice(rows, _ROWS_AT_ONCE)):
-        yield batch
-
-
-def _rows(
-    files: list[dict[str, Any]], options: dict[str, Any], drops: Counter[str], faults: list[dict[str, str]]
-) -> Iterator[dict[str, Any]]:
-    """Read records and cut them into chunks."""
-    for source in files:
-        before = Counter(drops)
-        path = Path(source["path"])
-        for raw in _read(path, source["kind"], options["text_column"], drops):
-            metadata = json.dumps({"path": source["path"], **raw.extra}, ensure_ascii=False)
-            for number, text in enumerate(chunk(raw.text, options["max_chars"])):
-                yield {
-                    "id": document_id(source["path"], f"{raw.position}/{number}"),
-                    "text": text,
-                    "source": source["name"],
-                    "url": raw.url,
-                    "language": "code" if raw.is_code else None,
-                    "timestamp": raw.timestamp,
-                    "metadata": metadata,
-                }
-        faults += [{"path": source["path"], "reason": reason} for reason in (drops - before)]
-
-
-def _read(path: Path, kind: str, text_column: str, drops: Counter[str]) -> Iterator[Raw]:
-    if kind == "translation":
-        yield Raw(environment.read_translation(path), "0")
-    elif kind == "metadata":
-        yield Raw(environment.read_metadata(path), "0")
-    elif kind == "prose":  # licence files have no ending that tells
-        yield Raw(path.read_text(encoding="utf-8", errors="replace"), "0")
-    else:
-        yield from read_file(path, text_column, drops)
-
-
-def _documents(rows: list[dict[str, Any]], min_chars: int, drops: Counter[str]) -> pa.Table:
-    """Clean a batch of rows, drop what is too short, label the rest."""
-    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
-    # A lone surrogate (from a JSON escape) is no text that UTF-8 could hold.
-    columns["text"] = [text.encode("utf-8", "replace").decode() for text in columns["text"]]
-    table = pa.table({n: columns[n] for n in SCHEMA.names if n not in ("language_score", "script")}).set_column(
-        1, "text", normalise(pa.array(columns["text"], pa.string()))
-    )
-    length = pc.utf8_length(table["text"])
-    drops["empty"] += int(pc.sum(pc.equal(length, 0)).as_py() or 0)
-    drops["too_short"] += int(pc.sum(pc.and_(pc.greater(length, 0), pc.less(length, min_chars))).as_py() or 0)
-    drops += Counter()  # forget zeros
-    table = table.filter(pc.greater_equal(length, max(1, min_chars)))
-    text = table["text"].combine_chunks() if table.num_rows else pa.array([], pa.string())
-    language, score, script = label(text)
-    is_code = np.asarray(pc.equal(pc.fill_null(table["language"].cast(pa.string()), ""), "code"))
-    table = table.set_column(
-        table.schema.get_field_index("language"), "language", pc.if_else(pa.array(is_code), "code", language)
-    )
-    table = table.append_column("language_score", pc.if_else(pa.array(is_code), pa.scalar(1.0, pa.float32()), score))
-    return table.append_column("script", script).select(SCHEMA.names).cast(SCHEMA)
+    return Made(tables(), told)

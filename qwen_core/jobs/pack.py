@@ -1,31 +1,40 @@
 """`pack`: documents ─▶ fixed-length token sequences, and a held-out set by language and source.
 
     documents/part-i.parquet ─▶ hold out by hash of id ─▶ mix ─▶ encode ─▶ shuffle by hash ─▶ pack ─▶ train/part-i.arrow
-                                     └─▶ group by (language, source) ─▶ pack each ─▶ validation/part-00000.arrow
+                                     └─▶ lowest draws of each language and source ─▶ pack ─▶ validation/part-00000.arrow
 
-Each input file is one Ray task and gives one output file, so the result does not depend on the number of workers.
+Each input file is one Ray task and gives one output file, so the result does not depend on the number of workers. Which
+documents are taken, how often, and which are held out follows from their ids alone, so it does not depend on the files
+either; how documents meet in a row does.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.data.mix import draws, repeats
-from qwen_core.data.pack import pack, spread
+from qwen_core.data.heldout import HeldOut
+from qwen_core.data.mix import Cell, cells_of, draws, is_below, repeats, weight_of
+from qwen_core.data.pack import pack
 from qwen_core.data.packed import packed_schema
 from qwen_core.errors import InputError
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files, write_arrow
+from qwen_core.jobs.mixing import budget_of, cell_sizes, cell_tokens, plan, report, worker_tokenizer
 from qwen_core.tokenizer import load_tokenizer
 
 _COLUMNS = ["id", "text", "language", "source"]
-Heldout = dict[tuple[str, str], list[tuple[int, list[int]]]]
+_BATCH_DOCUMENTS = 4096
+_SUMS = ("sequences", "tokens", "bytes", "documents", "cut_documents")
+_CELL_SUMS = ("documents", "bytes", "taken_documents", "taken_bytes", "tokens")
 
 
 def run(context: Context) -> Outcome:
@@ -38,119 +47,191 @@ def run(context: Context) -> Outcome:
         The outcome; `rows` counts training sequences, `tokens` the tokens in them.
 
     Raises:
-        InputError: The corpus is empty, or too small to hold anything out.
+        InputError: The corpus is empty, or too small to hold anything out; or the mix asks for what is not there.
     """
     connect_ray()
+    section, budget = context.section, budget_of(context.recipe.mix)
     files = document_files(context.inputs["dedup"])
     folder = local_copy(context.inputs["tokenizer"].path("tokenizer"))
-    section, mix, seed = context.section, context.recipe.mix.model_dump(), context.recipe.seed
-    work = ray.remote(num_cpus=1)(_pack_file)
+    planned = _plan(context, files, folder)
+    options = {
+        "section": section.model_dump(),
+        "weights": planned.weights if planned else {},
+        "languages": budget.languages,
+        "sources": budget.sources,
+        "seed": context.recipe.seed,
+        "folder": folder,
+        # The encoder starts a thread for each core of the machine, which in each of many tasks would be too many.
+        "threads": max(1, int(ray.cluster_resources().get("CPU", 1)) // max(1, len(files))),
+    }
+    shared, work = ray.put(options), ray.remote(num_cpus=1)(_pack_file)
     waiting = [
-        work.remote(file, folder, section.model_dump(), mix, seed, context.output(f"train/part-{index:05d}.arrow"))
-        for index, file in enumerate(files)
+        work.remote(file, context.output(f"train/part-{index:05d}.arrow"), shared) for index, file in enumerate(files)
     ]
-    counts, heldout = _gather(context, waiting)
-    sequences = _pack_heldout(heldout, folder, section, context.output("validation/part-00000.arrow"))
-    if not counts["sequences"] or not sequences:
+    sums, cells, heldout = _gather(context, waiting)
+    tokenizer = load_tokenizer(folder)
+    validation = heldout.pack(
+        section.max_validation_sequences, section.max_seq_len, tokenizer.endoftext_id, tokenizer.token_bytes()
+    )
+    write_arrow(validation, context.output("validation/part-00000.arrow"))
+    if not sums["sequences"] or not validation.num_rows:
         raise InputError(
             f"the corpus has {context.inputs['dedup'].rows} documents: too few for a training and a held-out split. "
             f"Give more input, loosen the filter section, or raise pack.validation_ratio ({section.validation_ratio})"
         )
-    tokenizer = load_tokenizer(folder)
-    details = {
-        "max_seq_len": section.max_seq_len,
-        "vocab_size": tokenizer.vocab_size,
-        "train_sequences": counts["sequences"],
-        "validation_sequences": sequences,
-        "tokens_by_language": counts["by_language"],
+    warnings = (planned or plan({cell: sums["tokens"] for cell, sums in cells.items()}, budget)).warnings
+    return _outcome(section, tokenizer.vocab_size, sums, cells, validation.num_rows, warnings)
+
+
+def _plan(context: Context, files: list[str], folder: str) -> Any:
+    """Turn a budget into weights; without one the recipe's weights are all there is, and nothing is counted."""
+    budget, kept = budget_of(context.recipe.mix), 1 - context.section.validation_ratio
+    if not budget.is_given or not files:
+        return None
+    tokens = cell_tokens(files, cell_sizes(files), folder, context.recipe.seed)
+    return plan({cell: count * kept for cell, count in tokens.items()}, budget)
+
+
+def _outcome(
+    section: Any,
+    vocab_size: int,
+    sums: Mapping[str, int],
+    cells: Mapping[Cell, Mapping[str, int]],
+    validation_sequences: int,
+    warnings: tuple[str, ...],
+) -> Outcome:
+    """Put counts into metrics and details."""
+    mix, metrics = report(cells)
+    by_language: dict[str, int] = {}
+    for row in mix:
+        if row["tokens"]:
+            by_language[row["language"]] = by_language.get(row["language"], 0) + row["tokens"]
+    metrics |= {
+        "bytes_per_token": sums["bytes"] / max(1, sums["tokens"]),
+        "validation_sequences": validation_sequences,
+        "padding_ratio": 1 - sums["tokens"] / max(1, sums["sequences"] * section.max_seq_len),
+        "cut_document_ratio": sums["cut_documents"] / max(1, sums["documents"]),
     }
-    return Outcome(
-        rows=counts["sequences"],
-        tokens=counts["tokens"],
-        columns={field.name: str(field.type) for field in packed_schema(section.max_seq_len)},
-        metrics={"bytes_per_token": counts["bytes"] / max(1, counts["tokens"]), "validation_sequences": sequences},
-        details=details,
-    )
+    details = {
+        "method": section.method,
+        "max_seq_len": section.max_seq_len,
+        "vocab_size": vocab_size,
+        "train_sequences": sums["sequences"],
+        "train_documents": sums["documents"],
+        "cut_documents": sums["cut_documents"],
+        "validation_sequences": validation_sequences,
+        "tokens_by_language": by_language,
+        "mix": mix,
+        "mix_warnings": list(warnings),
+    }
+    columns = {field.name: str(field.type) for field in packed_schema(section.max_seq_len)}
+    return Outcome(rows=sums["sequences"], tokens=sums["tokens"], columns=columns, metrics=metrics, details=details)
 
 
-def _gather(context: Context, waiting: list[Any]) -> tuple[dict[str, Any], Heldout]:
-    """Wait for all files, reporting progress; add up what they tell, in the files' order."""
-    results: dict[Any, Any] = {}
-    pending = list(waiting)
+def _gather(context: Context, waiting: list[Any]) -> tuple[dict[str, int], dict[Cell, dict[str, int]], HeldOut]:
+    """Wait for all files, reporting progress; add up what they tell, in whatever order they are done."""
+    section = context.section
+    sums = dict.fromkeys(_SUMS, 0)
+    cells: dict[Cell, dict[str, int]] = {}
+    heldout = HeldOut(section.max_validation_sequences * section.max_seq_len)
+    pending, total = waiting, len(waiting)
     while pending:
         ready, pending = ray.wait(pending)
-        results |= {reference: ray.get(reference) for reference in ready}
-        context.progress(len(results), len(waiting), "files")
-    counts: dict[str, Any] = {"sequences": 0, "tokens": 0, "bytes": 0, "by_language": {}}
-    heldout: Heldout = {}
-    for reference in waiting:
-        told, documents = results[reference]
-        for name in ("sequences", "tokens", "bytes"):
-            counts[name] += told[name]
-        for language, tokens in told["by_language"].items():
-            counts["by_language"][language] = counts["by_language"].get(language, 0) + tokens
-        for group, members in documents.items():
-            heldout.setdefault(group, []).extend(members)
-    return counts, heldout
+        for told, figures, aside in ray.get(ready):
+            for name in _SUMS:
+                sums[name] += told[name]
+            for cell, counts in figures.items():
+                before = cells.setdefault(cell, dict.fromkeys(_CELL_SUMS, 0))
+                cells[cell] = {name: before[name] + counts[name] for name in _CELL_SUMS}
+            heldout.merge(aside)
+        context.progress(total - len(pending), total, "files", tokens=sums["tokens"])
+    return sums, dict(sorted(cells.items())), heldout
 
 
 def _pack_file(
-    file: str, tokenizer_folder: str, section: dict[str, Any], mix: dict[str, Any], seed: int, target: str
-) -> tuple[dict[str, Any], Heldout]:
-    """Encode one file's documents; write those for training as often as the mix says, return the held-out ones."""
-    tokenizer = load_tokenizer(tokenizer_folder)
-    table = pq.read_table(local_copy(file), columns=_COLUMNS)
-    order = draws(table["id"].to_pylist(), seed, "order")
-    table = table.append_column("draw", pa.array(order)).take(pa.array(np.argsort(order, kind="stable")))
-    ids, languages, sources = (table[name].to_pylist() for name in ("id", "language", "source"))
-    # The held-out share is drawn by another hash than the order, or the first of the shuffle would be held out.
-    is_heldout = draws(ids, seed, "heldout") < section["validation_ratio"] * 2.0**64
-    times = np.where(is_heldout, 0, repeats(ids, languages, sources, mix, seed))
-    is_used = is_heldout | (times > 0)
-    table, times = table.filter(pa.array(is_used)), times[is_used]
-    encoded = tokenizer.encode_batch(table["text"].to_pylist())
-    rounds = range(int(times.max(initial=0)))
+    file: str, target: str, options: Mapping[str, Any]
+) -> tuple[dict[str, int], dict[Cell, dict[str, int]], HeldOut]:
+    """Encode one file's documents, batch by batch; write those for training, return counts and what was held out."""
+    os.environ["RAYON_NUM_THREADS"] = str(options["threads"])  # read when the encoder first runs in this process
+    section, tokenizer = options["section"], worker_tokenizer(options["folder"])
+    heldout = HeldOut(section["max_validation_sequences"] * section["max_seq_len"])
+    cells: dict[Cell, dict[str, int]] = {}
+    parts = []
+    with pq.ParquetFile(local_copy(file)) as opened:
+        for batch in opened.iter_batches(_BATCH_DOCUMENTS, columns=_COLUMNS):
+            table = pa.Table.from_batches([batch])
+            parts.append(_encode(table, options, tokenizer, heldout, cells))
+    tokens, lengths, order, times = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NONE
+    shuffled = np.argsort(order, kind="stable")
+    rounds = [shuffled[times[shuffled] > taken] for taken in range(int(times.max(initial=0)))]
     packed = pack(
-        [encoded[index] for taken in rounds for index in np.flatnonzero(times > taken)],
+        tokens,
+        lengths,
         max_seq_len=section["max_seq_len"],
         separator=tokenizer.endoftext_id,
         token_bytes=tokenizer.token_bytes(),
+        method=section["method"],
+        order=np.concatenate([np.zeros(0, np.int64), *rounds]),
     )
-    write_arrow(packed, target)
-    by_language: dict[str, int] = {}
-    heldout: Heldout = {}
-    rows = (table[name].to_pylist() for name in ("language", "source", "draw"))
-    for tokens, count, language, source, draw in zip(encoded, times.tolist(), *rows, strict=True):
-        if count:
-            name = language or "unknown"
-            by_language[name] = by_language.get(name, 0) + count * (len(tokens) + 1)
-        else:
-            heldout.setdefault((language or "unknown", source or "unknown"), []).append((draw, tokens))
+    write_arrow(packed.table, target)
     told = {
-        "sequences": packed.num_rows,
-        "tokens": int(packed["num_tokens"].to_numpy().sum()),
-        "bytes": int(packed["num_bytes"].to_numpy().sum()),
-        "by_language": by_language,
+        "sequences": packed.table.num_rows,
+        "tokens": int(packed.table["num_tokens"].to_numpy().sum()),
+        "bytes": int(packed.table["num_bytes"].to_numpy().sum(dtype=np.int64)),
+        "documents": packed.documents,
+        "cut_documents": packed.cut_documents,
     }
-    return told, heldout
+    return told, cells, heldout
 
 
-def _pack_heldout(heldout: Heldout, tokenizer_folder: str, section: Any, target: str) -> int:
-    """Pack each group's held-out documents by itself, as many sequences as its share; return their number."""
-    tokenizer = load_tokenizer(tokenizer_folder)
-    tables = {}
-    for (language, source), members in sorted(heldout.items()):
-        documents = [ids for _, ids in sorted(members)]
-        tables[language, source] = pack(
-            documents,
-            max_seq_len=section.max_seq_len,
-            separator=tokenizer.endoftext_id,
-            token_bytes=tokenizer.token_bytes(),
-            language=language,
-            source=source,
-        )
-    granted = spread({group: table.num_rows for group, table in tables.items()}, section.max_validation_sequences)
-    kept = [table.slice(0, granted[group]) for group, table in tables.items()]
-    packed = pa.concat_tables(kept) if kept else packed_schema(section.max_seq_len).empty_table()
-    write_arrow(packed.combine_chunks(), target)
-    return int(packed.num_rows)
+_NONE = (np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
+
+
+def _encode(
+    table: pa.Table, options: Mapping[str, Any], tokenizer: Any, heldout: HeldOut, cells: dict[Cell, dict[str, int]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Encode a batch's documents that are taken; count all, set the held-out ones aside.
+
+    Returns tokens [T], and for each document for training its tokens, its draw for the order, and its times [N].
+    """
+    names, members = cells_of(table["language"], table["source"])
+    order = draws(table["id"], options["seed"], "order")
+    # The held-out share is drawn by another hash than the order, or the first of the shuffle would be held out.
+    is_heldout = is_below(draws(table["id"], options["seed"], "heldout"), options["section"]["validation_ratio"])
+    sizes = pc.fill_null(pc.binary_length(table["text"]), 0).to_numpy().astype(np.int64)
+    for number in np.unique(members[is_heldout]).tolist():
+        mine = is_heldout & (members == number)
+        heldout.bytes[names[number]] += int(sizes[mine].sum())
+        mine[mine] = heldout.wanted(names[number], order[mine])
+        aside = tokenizer.encode_documents(_texts(table, mine), tokenizer.endoftext_id)
+        heldout.add(names[number], order[mine], *aside)
+    times = repeats(table["id"], _weights(names, options)[members], options["seed"])
+    times[is_heldout] = 0
+    taken = times > 0
+    tokens, lengths = tokenizer.encode_documents(_texts(table, taken), tokenizer.endoftext_id)
+    taken_tokens = np.zeros(len(times), dtype=np.int64)
+    taken_tokens[taken] = times[taken] * lengths
+    figures = (~is_heldout, sizes * ~is_heldout, times, times * sizes, taken_tokens)
+    _count(cells, names, members, figures)
+    return tokens, lengths, order[taken], times[taken]
+
+
+def _texts(table: pa.Table, chosen: np.ndarray) -> list[str | None]:
+    return table["text"].filter(pa.array(chosen)).to_pylist()  # type: ignore[no-any-return]
+
+
+def _weights(cells: Sequence[Cell], options: Mapping[str, Any]) -> np.ndarray:
+    """Take the planned weight of each cell; without a plan the recipe's."""
+    planned, by_language, by_source = (options[name] for name in ("weights", "languages", "sources"))
+    weights = [planned[cell] if cell in planned else weight_of(cell, by_language, by_source) for cell in cells]
+    return np.array(weights, dtype=np.float64)
+
+
+def _count(
+    cells: dict[Cell, dict[str, int]], names: Sequence[Cell], members: np.ndarray, figures: Sequence[np.ndarray]
+) -> None:
+    """Add figures of each document, in the order of `_CELL_SUMS`, to those of its cell."""
+    sums = [np.bincount(members, weights=values, minlength=len(names)).astype(np.int64).tolist() for values in figures]
+    for cell, *values in zip(names, *sums, strict=True):
+        before = cells.setdefault(cell, dict.fromkeys(_CELL_SUMS, 0))
+        cells[cell] = {name: before[name] + value for name, value in zip(_CELL_SUMS, values, strict=True)}

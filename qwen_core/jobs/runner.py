@@ -15,15 +15,21 @@ import logging
 import os
 import time
 import traceback
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from qwen_core.artifacts import Attempt, Manifest, Outcome, Store
 from qwen_core.config import Recipe, dump_recipe, load_recipe
 from qwen_core.errors import ArtifactError, QwenCoreError
+from qwen_core.jobs.base import base_hash
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.sources import source_hashes
 from qwen_core.stages import STAGES, Stage
-from qwen_core.tracking.runs import OUTPUT, StageRun, begin_stage_run
+from qwen_core.tracking.folder import SCHEME, FolderRun, begin_folder_run
+
+if TYPE_CHECKING:
+    from qwen_core.tracking.runs import StageRun
 
 
 def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_uri: str) -> tuple[Manifest, bool]:
@@ -34,7 +40,7 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
         recipe: The whole recipe.
         run_key: The pipeline run.
         store: Where artifacts lie.
-        tracking_uri: MLflow server or database.
+        tracking_uri: MLflow server or database, or `folder:` and a path.
 
     Returns:
         The artifact's manifest, and whether it was already there.
@@ -45,9 +51,9 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
     """
     stage = STAGES[name]
     inputs = _inputs_of(stage, store, run_key)
-    attempt = store.begin(stage, recipe, run_key, inputs, source_hashes(name, recipe))
-    with begin_stage_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
-        print(f"qwen-core mlflow run: {run.experiment_id}/{run.run_id}", flush=True)
+    sources = source_hashes(name, recipe) | (base_hash(recipe, store) if name == "ingest" else {})
+    attempt = store.begin(stage, recipe, run_key, inputs, sources)
+    with _begin_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
         run.log_params(_params_of(recipe, stage))
         for manifest in inputs.values():
             run.log_dataset(manifest, "input")
@@ -108,6 +114,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _begin_run(
+    tracking_uri: str, recipe: Recipe, run_key: str, stage: str, fingerprint: str
+) -> Iterator[StageRun | FolderRun]:
+    """Open the stage's run in MLflow, or in a folder; MLflow takes seconds to load and is loaded only for the first."""
+    if tracking_uri.startswith(SCHEME):
+        with begin_folder_run(tracking_uri, stage) as folder:
+            yield folder
+        return
+    from qwen_core.tracking.runs import begin_stage_run
+
+    with begin_stage_run(tracking_uri, recipe, run_key, stage, fingerprint) as run:
+        print(f"qwen-core mlflow run: {run.experiment_id}/{run.run_id}", flush=True)
+        yield run
+
+
 def _inputs_of(stage: Stage, store: Store, run_key: str) -> dict[str, Manifest]:
     """Find the artifacts of the input stages that this pipeline run got."""
     have = store.of_run(run_key)
@@ -132,7 +154,7 @@ def _save_recipe(store: Store, attempt: Attempt, recipe: Recipe) -> None:
     store.write(f"{attempt.data_uri}/recipe.yaml", dump_recipe(recipe))
 
 
-def _log_result(run: StageRun, manifest: Manifest) -> None:
+def _log_result(run: StageRun | FolderRun, manifest: Manifest) -> None:
     """Log what a manifest tells as metrics of the stage's run."""
     figures = {
         "rows": manifest.rows,
@@ -142,4 +164,4 @@ def _log_result(run: StageRun, manifest: Manifest) -> None:
     }
     figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
     run.log_result(figures | manifest.metrics)
-    run.log_dataset(manifest, OUTPUT)
+    run.log_dataset(manifest, "output")

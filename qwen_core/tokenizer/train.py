@@ -36,6 +36,9 @@ CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterator[list[str]], vocab_size: int, min_frequency: int) -> Tokenizer:
     """Train on batches of texts; the result does not depend on their order.
 
+    The trainer counts words first, then merges the most frequent pair, of equally frequent ones that of the lower
+    ids; ids follow the merges, so neither batches nor threads show in the result.
+
     Args:
         texts: Batches.
         vocab_size: Entries, control tokens included.
@@ -78,19 +81,19 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path, model_max_length: i
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(place / "tokenizer.json"))
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIALS}
+    added = tokenizer.get_added_tokens_decoder()
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "added_tokens_decoder": {
             str(number): {
-                "content": token,
-                "special": True,
-                "normalized": False,
-                "lstrip": False,
-                "rstrip": False,
-                "single_word": False,
+                "content": token.content,
+                "special": token.special,
+                "normalized": token.normalized,
+                "lstrip": token.lstrip,
+                "rstrip": token.rstrip,
+                "single_word": token.single_word,
             }
-            for token, number in ids.items()
+            for number, token in sorted(added.items())
         },
         "eos_token": IM_END,
         "pad_token": ENDOFTEXT,

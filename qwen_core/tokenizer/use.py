@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +15,24 @@ from tokenizers import Tokenizer
 from qwen_core.errors import ArtifactError
 from qwen_core.tokenizer.train import ENDOFTEXT, IM_END, IM_START
 
+_SLICE_CHARS = 2_000_000
+
 
 class ChatTokenizer:
-    """A byte-level BPE with ChatML's control tokens.
+    """A tokenizer with ChatML's control tokens: the project's byte-level BPE, or an imported one.
 
     Texts are data: a control token's name inside one is spelt out, never obeyed.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.encode_special_tokens = True
+        # Files made by others may carry both: documents would be cut, or padded to their batch.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+        self._tree: dict[str, Any] = json.loads(tokenizer.to_str())
+        # The largest id and not the number of entries: there are vocabularies with gaps.
+        self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         ids = [tokenizer.token_to_id(token) for token in (ENDOFTEXT, IM_START, IM_END)]
         if None in ids:
             raise ArtifactError("the tokenizer lacks ChatML's control tokens <|endoftext|>, <|im_start|>, <|im_end|>")
@@ -38,6 +48,28 @@ class ChatTokenizer:
             Their ids.
         """
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_documents(
+        self, texts: Sequence[str | None], separator: int | None = None
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """Encode documents into one array, a slice of them at a time, so that no text lies in memory as Python ints.
+
+        Args:
+            texts: Any texts; a missing one is empty.
+            separator: Put behind each document, where it is given.
+
+        Returns:
+            All ids, one document behind another, [T]; tokens of each document, separator included, [N].
+        """
+        closing = [] if separator is None else [separator]
+        parts, lengths = [np.zeros(0, np.uint32)], []
+        for some in _slices(texts):
+            encoded = self.encode_batch(some)
+            lengths += [len(ids) + len(closing) for ids in encoded]
+            count = sum(lengths[-len(encoded) :])
+            tokens = itertools.chain.from_iterable(itertools.chain(ids, closing) for ids in encoded)
+            parts.append(np.fromiter(tokens, dtype=np.uint32, count=count))
+        return np.concatenate(parts), np.asarray(lengths, dtype=np.int64)
 
     def encode_from(self, text: str, start: int) -> tuple[list[int], list[bool]]:
         """Encode a text and tell which tokens lie behind a position.
@@ -67,12 +99,43 @@ class ChatTokenizer:
         """Count the UTF-8 bytes that each token stands for; a control token stands for none.
 
         Returns:
-            [V].
+            [V]. A tokenizer that puts a blank before the text, as SentencePiece's do, counts that blank too.
         """
         sizes = np.zeros(self.vocab_size, dtype=np.int64)
+        is_byte_level = "ByteLevel" in json.dumps([self._tree["pre_tokenizer"], self._tree["decoder"]])
         for token, number in self._tokenizer.get_vocab(with_added_tokens=False).items():
-            sizes[number] = len(token)  # the byte-level alphabet has one character for each byte
+            # the byte-level alphabet has one character for each byte
+            sizes[number] = len(token) if is_byte_level else _piece_bytes(token)
+        for added in self._tree["added_tokens"]:
+            sizes[added["id"]] = 0 if added["special"] else len(added["content"].encode())
         return sizes
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The token for what the vocabulary cannot spell; a byte-level one has none."""
+        token, number = self._tree["model"].get("unk_token"), self._tree["model"].get("unk_id")
+        return self._tokenizer.token_to_id(token) if token else number
+
+
+def _piece_bytes(piece: str) -> int:
+    """Count the bytes of a SentencePiece entry: its sign for a blank is one byte, as is a byte's own entry."""
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return 1
+    return len(piece.replace("\u2581", " ").encode())
+
+
+def _slices(texts: Sequence[str | None]) -> Iterator[list[str]]:
+    """Cut a column of texts into lists of about so many characters."""
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        some.append(text or "")
+        size += len(some[-1])
+        if size >= _SLICE_CHARS:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def load_tokenizer(folder: str | Path) -> ChatTokenizer:

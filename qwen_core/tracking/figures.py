@@ -1,4 +1,4 @@
-"""Figures that are logged to MLflow: loss curves and the filter funnel."""
+"""Figures that training stages log to MLflow: loss curves."""
 
 from __future__ import annotations
 
@@ -30,29 +30,4 @@ def loss_curve(history: Sequence[Mapping[str, float]], title: str) -> Figure:
     axes.set(title=title, xlabel="optimiser step", ylabel="nats")
     axes.legend()
     axes.grid(alpha=0.3)
-    return figure
-
-
-def funnel(kept: Mapping[str, int], drops: Mapping[str, int]) -> Figure:
-    """Draw what came in, what each reason took away, and what is left.
-
-    Args:
-        kept: Documents at the start and at the end, in this order, by name.
-        drops: Documents dropped, by reason.
-
-    Returns:
-        The figure; no display is needed.
-    """
-    (first, total), (last, left) = kept.items()
-    reasons = sorted(drops.items(), key=lambda item: -item[1])
-    names = [first, *(reason for reason, _ in reasons), last]
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 1 + 0.35 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(names, [total, *(count for _, count in reasons), left], color=["C0", *["C3"] * len(reasons), "C2"])
-    axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3)
-    axes.invert_yaxis()
-    axes.set(xlabel="documents")
-    axes.margins(x=0.15)
     return figure

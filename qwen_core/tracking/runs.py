@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ import mlflow
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from qwen_core.artifacts import Manifest
 from qwen_core.config import Recipe, dump_recipe
@@ -132,6 +132,21 @@ class StageRun:
             name: Path among the run's artifacts, ending in `.png`.
         """
         self.client.log_figure(self.run_id, figure, name)
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Store a table as an artifact of the run; MLflow's page shows it with filters.
+
+        Args:
+            columns: Values by column.
+            name: Stands as `tables/<name>.json` among the run's artifacts; an earlier one is replaced.
+        """
+        table = {"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}
+        path = f"tables/{name}.json"
+        self.client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), path)
+        known = json.loads(self.client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        entry = {"path": path, "type": "table"}  # without it the page shows the bare JSON
+        if entry not in known:
+            self.set_tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps([*known, entry])})
 
     def log_dataset(self, manifest: Manifest, context: str) -> None:
         """Log an artifact as an input or output dataset, with its fingerprint as digest; outputs also on the parent.

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("minhash", "decoder")
+NAMES = ("extract", "language", "rules", "minhash", "dedup", "curate", "toxicity", "pack", "decoder")
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or NAMES

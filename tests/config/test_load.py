@@ -25,14 +25,14 @@ def test_resolved_recipe_reads_back_equal(tmp_path):
 
 
 def test_all_faults_are_reported_at_once_with_path_and_nearest_key():
-    overrides = ["pretrain.max_step=3", "dedup.num_buckets=many", "filter.min_words=-1", "models.x=1"]
+    overrides = ["pretrain.max_step=3", "dedup.num_buckets=many", "filter.gopher_quality.min_words=-1", "models.x=1"]
     with pytest.raises(RecipeError) as caught:
         load_recipe("demo", overrides)
     text = str(caught.value)
     assert "4 faults" in text
     assert "pretrain.max_step: unknown key; did you mean 'max_steps'?" in text
     assert "dedup.num_buckets" in text and "(got 'many')" in text
-    assert "filter.min_words" in text and "(got -1)" in text
+    assert "filter.gopher_quality.min_words" in text and "(got -1)" in text
     assert "models: unknown key; did you mean 'model'?" in text
 
 

@@ -32,6 +32,16 @@ def _resident_id(first_seventeen):
         (f"身份证号{_resident_id('11010119900307123')}。", "身份证号<ID_NUMBER>。"),
         ("key AKIA" + "ABCDEFGH" * 2, "key <API_KEY>"),
         ("token=ghp_" + "a1" * 18 + ";", "token=<API_KEY>;"),
+        ("api_key = 'a8f5f167f44f4964e6c998de'", "api_key = '<API_KEY>'"),
+        ("sk_live_" + "4eC39HqLyjWDarjt", "<API_KEY>"),
+        ("手机号：１３８ １２３４ ５６７８，谢谢", "手机号：<PHONE>，谢谢"),
+        ("座机010-60000001，传真（0755）26530000", "座机<PHONE>，传真<PHONE>"),
+        ("加v13987654321聊", "加v<PHONE>聊"),
+        ("+8613987654321 or 0086 139 8765 4321", "<PHONE> or <PHONE>"),
+        ("ＱＱ邮箱lilei＠example.com吧", "ＱＱ邮箱<EMAIL>吧"),
+        (f"卡号：{'４１１１１１１１１１１１１１１１'}。", "卡号：<BANK_CARD>。"),
+        ("服务器地址：47.95.1.10", "服务器地址：<IP>"),
+        ("http://8.8.4.4:53/ and 203.119.24.3", "http://<IP>:53/ and <IP>"),
     ],
 )
 def test_real_ones_are_masked_once_each(text, expected):
@@ -50,6 +60,15 @@ def test_real_ones_are_masked_once_each(text, expected):
         "身份证号110101199003071230123太长",
         "in 2024-2025 we counted 1234567890123 grains, pi is 3.14159265358979",
         "ISBN 978-3-16-148410-0",
+        "release 3.1.1.6, v1.8.5.1 and section 22.1.3.15; multicast is 224.0.0.0",
+        "slices x[:, 1::2], the year 2006:: and abcd::ef",
+        "commit 15027957951b64cf8 and 95e0222ba6399739834380eb10af",
+        "primes 971 977 983 991 997 1009 1013",
+        "+2147483647, +123456789 and 1.0E+1000000000",
+        "const n = 15346349309n; icon@2x.png; git@github.example:team/x",
+        "sk-this-is-a-class-name-with-many-words",
+        "password: 'correct-horse-battery-staple'",
+        "2024-01-15 12:30:45, 0.1234567, 1 000 000 000",
     ],
 )
 def test_what_only_looks_so_stays(text):

@@ -1,96 +1,151 @@
-"""Readers: every format, and what broken input is counted as."""
+"""Readers: every format, and which key is what."""
 
+import bz2
+import csv
 import gzip
+import io
 import json
+import lzma
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwen_core.data.read import kind_of, read_file
+from qwen_core.data.read import Fields, Report, kind_of, read_batches, read_file
 
 LINES = [json.dumps({"text": f"text {i}", "url": f"u{i}", "stars": i}) for i in range(3)]
+PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
-def _read(path):
-    drops = Counter()
-    return list(read_file(path, "text", drops)), dict(drops)
+def read(path, fields=None, **options):
+    """Read a file whole; give rows as mappings, with `metadata` parsed, and the report."""
+    report = Report()
+    tables = list(read_batches(str(path), fields or Fields(), report, **options))
+    rows = [row | {"metadata": json.loads(row["metadata"])} for table in tables for row in table.to_pylist()]
+    return rows, report
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def texts(path, fields=None, **options):
+    return [row["text"] for row in read(path, fields, **options)[0]]
+
+
+@pytest.mark.parametrize("ending", PACK)
 def test_json_lines_are_read_plain_and_packed(tmp_path, ending):
-    raw = "\n".join(LINES).encode()
-    packed = {"jsonl": raw, "jsonl.gz": gzip.compress(raw), "jsonl.zst": zstandard.compress(raw)}[ending]
-    (tmp_path / f"a.{ending}").write_bytes(packed)
-    records, drops = _read(tmp_path / f"a.{ending}")
-    assert [(r.text, r.url, r.extra) for r in records] == [(f"text {i}", f"u{i}", {"stars": i}) for i in range(3)]
-    assert drops == {}
-
-
-def test_bad_lines_are_counted_and_the_rest_is_kept(tmp_path):
-    lines = [
-        LINES[0].encode(),
-        b"{broken",
-        b'{"other": 1}',
-        b'["list"]',
-        b'{"text": "\xff\xfe\xfa"}',
-        LINES[1].encode(),
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(PACK[ending]("\n".join(LINES).encode()))
+    rows, report = read(path)
+    assert [(r["text"], r["url"], r["metadata"]) for r in rows] == [
+        (f"text {i}", f"u{i}", {"path": str(path), "stars": i}) for i in range(3)
     ]
-    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    records, drops = _read(tmp_path / "a.jsonl")
-    assert [r.text for r in records][::2] == ["text 0", "text 1"]
-    assert drops == {"invalid_json": 1, "missing_text": 2, "invalid_encoding": 1}
+    assert report == Report(records=3, path=str(path))
 
 
-def test_truncated_gzip_gives_what_can_be_had(tmp_path):
-    whole = gzip.compress("\n".join(json.dumps({"text": f"{i} {'x' * 50} {i * 7919}"}) for i in range(5000)).encode())
-    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    records, drops = _read(tmp_path / "a.jsonl.gz")
-    assert 1000 < len(records) < 5000 and records[0].text.startswith("0 ")
-    assert drops["truncated_file"] == 1
+def test_position_of_a_line_is_its_byte_offset(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "水"}\n\n{"text": "b"}\n', encoding="utf-8")
+    assert [row["position"] for row in read(tmp_path / "a.jsonl")[0]] == ["0", "17"]
 
 
-def test_parquet_is_read_and_a_missing_column_counted(tmp_path):
-    pq.write_table(pa.table({"text": ["a", None, "c"], "n": [1, 2, 3]}), tmp_path / "a.parquet")
-    records, drops = _read(tmp_path / "a.parquet")
-    assert [r.text for r in records] == ["a", "c"] and drops == {"missing_text": 1}
-    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "b.parquet")
-    assert _read(tmp_path / "b.parquet") == ([], {"missing_text_column": 1})
-    (tmp_path / "c.parquet").write_bytes(b"no parquet at all")
-    assert _read(tmp_path / "c.parquet") == ([], {"unreadable_file": 1})
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_members_one_after_the_other_are_one_file(tmp_path, ending):
+    (tmp_path / f"a.jsonl{ending}").write_bytes(b"".join(PACK[ending](line.encode() + b"\n") for line in LINES))
+    assert texts(tmp_path / f"a.jsonl{ending}") == ["text 0", "text 1", "text 2"]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet", "a.jsonl.gz", "a.warc"])
-def test_empty_file_is_counted(tmp_path, name):
-    (tmp_path / name).touch()
-    assert _read(tmp_path / name) == ([], {"empty_file": 1})
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[{}]".format(", ".join(LINES)),
+        json.dumps([json.loads(line) for line in LINES], indent=2),
+        "\n".join(json.dumps(json.loads(line), indent=2) for line in LINES),
+    ],
+    ids=["one line", "indented array", "indented records"],
+)
+def test_json_that_is_no_lines_is_read_record_by_record(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    rows, report = read(tmp_path / "a.json")
+    assert [(r["text"], r["position"]) for r in rows] == [(f"text {i}", str(i)) for i in range(3)]
+    assert not report.drops
 
 
-def test_text_and_code_are_one_record_each(tmp_path):
-    (tmp_path / "a.md").write_bytes("# 标题\n".encode("gb18030"))
-    (tmp_path / "b.py").write_text("x = 1\n")
-    assert [(r.text, r.is_code) for r in _read(tmp_path / "a.md")[0]] == [("# 标题\n", False)]
-    assert [(r.text, r.is_code) for r in _read(tmp_path / "b.py")[0]] == [("x = 1\n", True)]
+def test_several_text_columns_are_joined_and_others_mapped(tmp_path):
+    record = {"title": "Head", "body": "Trunk", "link": "u", "day": "2026-01-01", "license": "mit", "key": 7}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record | {"meta": {"site": "s"}}))
+    fields = Fields(text=("title", "body"), timestamp=("day",), id=("key",), source=("meta.site",))
+    (row,), _ = read(tmp_path / "a.jsonl", fields)
+    assert (row["text"], row["url"], row["timestamp"], row["source"]) == ("Head\n\nTrunk", "u", "2026-01-01", "s")
+    told = {"path": str(tmp_path / "a.jsonl"), "licence": "mit", "id": "7", "meta": {"site": "s"}}
+    assert row["metadata"] == told
 
 
-def test_warc_pages_give_their_main_text(tmp_path):
-    html = b"<html><body><nav>menu</nav><main><p>The story of a small river.</p></main></body></html>"
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + html
-    head = (
-        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.example/\r\nWARC-Date: 2026-01-01T00:00:00Z\r\n"
-        f"WARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-000000000001>\r\n"
-        f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
-    )
-    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(head.encode() + http + b"\r\n\r\n"))
-    (record,), drops = _read(tmp_path / "a.warc.gz")
-    assert "small river" in record.text and "menu" not in record.text
-    assert record.url == "http://a.example/" and drops == {}
+def test_html_column_gives_its_main_text(tmp_path):
+    page = "<html><body><nav>menu</nav><main><p>The story of a small river.</p></main></body></html>"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"html": page}))
+    assert texts(tmp_path / "a.jsonl", Fields(html=("html",))) == ["The story of a small river."]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
+def test_delimited_rows_keep_line_ends_inside_of_quotes(tmp_path, ending):
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t" if ending == "tsv" else ",")
+    writer.writerows([["text", "url"], ['two\nlines, and a "quote"', "u"], ["", "v"], ["水", ""]])
+    raw = buffer.getvalue().encode("utf-8-sig")
+    (tmp_path / f"a.{ending}").write_bytes(gzip.compress(raw) if ending.endswith("gz") else raw)
+    rows, report = read(tmp_path / f"a.{ending}")
+    assert [(r["text"], r["url"]) for r in rows] == [('two\nlines, and a "quote"', "u"), ("水", None)]
+    assert report.drops == {"empty": 1} and report.records == 3
+
+
+def test_parquet_gives_rows_by_number_and_leaves_vectors(tmp_path):
+    table = pa.table({"text": ["a", None, "", "c"], "n": [1, 2, 3, 4], "vector": [[0.5]] * 4})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    rows, report = read(tmp_path / "a.parquet")
+    assert [(r["text"], r["position"], r["metadata"]["n"]) for r in rows] == [("a", "0", 1), ("c", "3", 4)]
+    assert "vector" not in rows[0]["metadata"]
+    assert report.drops == {"missing_text": 1, "empty": 1} and report.records == 4
+
+
+def test_prose_code_and_pages_are_one_record_each(tmp_path):
+    (tmp_path / "a.md").write_bytes("# 标题和更多的中文文本\n".encode("gb18030"))
+    (tmp_path / "b.py").write_text("# SPDX-License-Identifier: MIT\nx = 1\n")
+    (tmp_path / "c.html").write_text('<title>A page</title><p>Words.<a rel="license" href="https://l.example/">by</a>')
+    assert texts(tmp_path / "a.md") == ["# 标题和更多的中文文本\n"]
+    (code,), _ = read(tmp_path / "b.py")
+    assert code["is_code"] and code["metadata"]["licence"] == "MIT"
+    (page,), _ = read(tmp_path / "c.html")
+    assert page["metadata"] == {"path": str(tmp_path / "c.html"), "title": "A page", "licence": "https://l.example/"}
+    assert "Words." in page["text"] and not page["is_code"]
+
+
+def test_utf16_is_read_by_its_mark(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(LINES), encoding="utf-16")
+    (tmp_path / "b.txt").write_text("水和火", encoding="utf-16")
+    assert texts(tmp_path / "a.jsonl") == ["text 0", "text 1", "text 2"]
+    assert texts(tmp_path / "b.txt") == ["水和火"]
+
+
+def test_records_are_given_one_by_one_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join([*LINES, "{broken"]))
+    drops = Counter()
+    found = list(read_file(tmp_path / "a.jsonl", "text", drops))
+    assert [(r.text, r.url, r.extra) for r in found] == [(f"text {i}", f"u{i}", {"stars": i}) for i in range(3)]
+    assert drops == {"invalid_json": 1}
 
 
 def test_kind_is_told_by_the_ending():
-    from pathlib import Path
-
-    kinds = {n: kind_of(Path(n)) for n in ("a.jsonl.gz", "b.parquet", "c.txt", "d.rs", "e.warc.gz", "f.png", "g")}
-    assert list(kinds.values()) == ["records", "parquet", "prose", "code", "web", None, None]
+    names = (
+        "a.jsonl.gz",
+        "b.parquet",
+        "c.txt",
+        "d.rs",
+        "e.warc.gz",
+        "f.csv.zst",
+        "g.html",
+        "h.png",
+        "i",
+        "s3://b/k.md",
+    )
+    kinds = [kind_of(Path(name) if "://" not in name else name) for name in names]
+    assert kinds == ["records", "parquet", "prose", "code", "web", "table", "page", None, None, "prose"]

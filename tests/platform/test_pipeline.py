@@ -54,7 +54,7 @@ def test_run_goes_from_text_to_a_registered_model(platform):
 
 
 def test_failing_stage_is_named_with_the_end_of_its_log_and_what_to_do(platform):
-    done = _run(platform.home.path, "run", "--recipe", TINY, "--run-key", "starved", "--set", "filter.min_words=100000")
+    done = _run(platform.home.path, "run", "--recipe", TINY, "--run-key", "starved", "--set", "filter.languages=[xx]")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "stage 'filter' failed" in done.stdout
     assert "every document was dropped" in done.stdout and "Loosen the recipe's filter section" in done.stdout
@@ -69,7 +69,7 @@ def test_down_leaves_no_process(platform):
 
 
 def test_stage_goes_on_without_the_platform_in_the_same_mlflow_runs(platform):
-    arguments = ["filter", "--recipe", TINY, "--run-key", "through-airflow", "--set", "filter.min_words=21"]
+    arguments = ["filter", "--recipe", TINY, "--run-key", "through-airflow", "--set", "filter.c4.min_sentences=4"]
     done = _run(platform.home.path, "stage", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     manifest = Store(platform.store_root).of_run("through-airflow")["filter"]

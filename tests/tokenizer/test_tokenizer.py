@@ -1,9 +1,11 @@
 """The tokenizer: trained on a few lines; round trip, ChatML, parity with transformers."""
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from qwen_core.tokenizer import load_tokenizer, measure, render_chat, save_tokenizer, train_tokenizer
+from qwen_core.tokenizer.measure import count_words
 
 LINES = ["The river flows to the sea 2024.", "河水流向大海，慢慢沉下细沙。", "def f(x):\n    return x + 1\n"] * 20
 CHAT = [
@@ -42,9 +44,25 @@ def test_digits_stand_alone_and_specials_come_last(tokenizer):
     assert (tokenizer.endoftext_id, tokenizer.im_start_id, tokenizer.im_end_id) == (size - 3, size - 2, size - 1)
 
 
-def test_training_does_not_depend_on_the_order_of_texts():
-    one = train_tokenizer(iter([LINES]), 350, 2).to_str()
-    assert train_tokenizer(iter([LINES[::-1][:30], LINES[::-1][30:]]), 350, 2).to_str() == one
+def test_training_does_not_depend_on_the_order_of_texts_nor_on_batches():
+    # words that each stand once, so that most pairs tie in their count
+    random = np.random.default_rng(1)
+    lines = LINES + ["".join(map(chr, random.integers(97, 123, size=6))) for _ in range(400)]
+    one = train_tokenizer(iter([lines]), 700, 2).to_str()
+    for size in (3, 50):
+        mixed = [lines[number] for number in random.permutation(len(lines))]
+        batches = (mixed[start : start + size] for start in range(0, len(mixed), size))
+        assert train_tokenizer(batches, 700, 2).to_str() == one
+
+
+def test_documents_are_encoded_into_one_array(tokenizer, monkeypatch):
+    monkeypatch.setattr("qwen_core.tokenizer.use._SLICE_CHARS", 40)
+    texts = [*LINES[:5], "", None]
+    tokens, lengths = tokenizer.encode_documents(texts, separator=tokenizer.endoftext_id)
+    parts = [ids.tolist() for ids in np.split(tokens, lengths.cumsum()[:-1])]
+    expected = tokenizer.encode_batch([text or "" for text in texts])
+    assert parts == [[*ids, tokenizer.endoftext_id] for ids in expected] and tokens.dtype == np.uint32
+    assert [len(part) for part in tokenizer.encode_documents([])] == [0, 0]
 
 
 def test_transformers_opens_it_and_agrees(folder, tokenizer):
@@ -73,3 +91,13 @@ def test_measures_tell_density_and_round_trip(tokenizer):
     figures = measure(tokenizer, {"en": [LINES[0]], "zh": [LINES[1]], "none": []})
     assert figures["round_trip_share/en"] == figures["round_trip_share/zh"] == 1.0
     assert figures["bytes_per_token/en"] > 2 and "bytes_per_token/none" not in figures
+    assert figures["unknown_share/zh"] == 0.0
+
+
+def test_words_are_runs_between_blanks_and_each_chinese_or_japanese_character():
+    assert count_words(["two words", "河水", "東京のtower is 高い", "한국어 말", " \u3000\n", ""]) == 2 + 2 + 7 + 2
+
+
+def test_fertility_counts_tokens_for_each_word(tokenizer):
+    figures = measure(tokenizer, {"en": ["The river flows"]})
+    assert figures["fertility/en"] == len(tokenizer.encode_batch(["The river flows"])[0]) / 3

@@ -1,0 +1,91 @@
+"""Local paths and object stores as one: the file system of an address, through pyarrow.
+
+Light to import, for the store, the jobs and the readers all open files here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from urllib.parse import urlsplit
+
+import pyarrow.fs as pafs
+
+from qwen_core.errors import InputError
+
+_AWS = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Find the file system of an address.
+
+    Credentials, region and endpoint of `s3://` are those of the usual AWS variables and files. pyarrow 25.0.1 reads
+    all of them but the endpoint: `AWS_ENDPOINT_URL_S3`, or `AWS_ENDPOINT_URL`, is handed to it here.
+
+    Args:
+        uri: A local path, or an address such as `s3://bucket/folder`.
+
+    Returns:
+        The file system, and the path in it.
+
+    Raises:
+        InputError: The address is of no known scheme.
+    """
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    if uri.startswith("s3://"):
+        address, _, query = uri.removeprefix("s3://").partition("?")
+        filesystem = _s3(address.partition("/")[0], query, tuple(os.environ.get(name, "") for name in _AWS))
+        return filesystem, address.rstrip("/")
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except (ValueError, OSError) as fault:
+        raise InputError(f"{uri} cannot be opened: {reason_of(fault)}") from fault
+    return filesystem, path
+
+
+def reason_of(fault: Exception) -> str:
+    """Say in few words why a file or an object store did not open.
+
+    Args:
+        fault: What pyarrow or Python raised.
+
+    Returns:
+        One line, with the next step where one is known.
+    """
+    text = " ".join(str(fault).split())
+    if "ACCESS_DENIED" in text or "HTTP status 403" in text or "INVALID_ACCESS_KEY" in text or "SIGNATURE" in text:
+        return "access refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of that user"
+    if "NO_SUCH_BUCKET" in text:
+        return "no such bucket"
+    if "NETWORK_CONNECTION" in text:
+        return "the object store cannot be reached: check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network"
+    return text[:300] or type(fault).__name__
+
+
+@functools.lru_cache(maxsize=64)
+def _s3(bucket: str, query: str, environment: tuple[str, ...]) -> pafs.FileSystem:
+    """Open a bucket's file system, once for each environment: each holds connections of its own."""
+    settings = dict(zip(_AWS, environment, strict=True))
+    endpoint = settings["AWS_ENDPOINT_URL_S3"] or settings["AWS_ENDPOINT_URL"]
+    if not endpoint or "endpoint_override=" in query:
+        uri = f"s3://{bucket}" + (f"?{query}" if query else "")
+        try:
+            return pafs.FileSystem.from_uri(uri)[0]
+        except (ValueError, OSError) as fault:
+            raise InputError(f"{uri} cannot be opened: {reason_of(fault)}") from fault
+    parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    # An S3-compatible store knows no regions of AWS, but wants some name of one.
+    region = settings["AWS_REGION"] or settings["AWS_DEFAULT_REGION"] or "us-east-1"
+    return pafs.S3FileSystem(
+        endpoint_override=parts.netloc, scheme=parts.scheme, region=region, allow_bucket_creation=True
+    )

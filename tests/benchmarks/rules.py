@@ -1,0 +1,127 @@
+"""The four English rule families beside datatrove's, per core of CPU time, and whether both keep the same documents.
+
+Both read the same texts with line ends as `ingest` leaves them, and the same thresholds: datatrove's, with the settings
+of `AS_DATATROVE` for ours. Text: `../shared/data` (or $QWEN_CORE_SHARED_DATA), else the bundled documents.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.filters import (
+    C4QualityFilter,
+    FineWebQualityFilter,
+    GopherQualityFilter,
+    GopherRepetitionFilter,
+)
+
+import qwen_core.demo
+from qwen_core.config.filter import Filter
+from qwen_core.data.rules import judge
+
+AS_DATATROVE: dict[str, Any] = {
+    "passes_over_code": False,
+    "gopher_quality": {"counts_signs": True},
+    "c4": {
+        "needs_terminal_punctuation": True,
+        "joins_wrapped_lines": False,
+        "removes_menus_only": False,
+        "javascript_phrases": ("javascript",),
+        "drops_curly_brackets": True,
+    },
+    "fineweb": {"passes_over_quotes": False, "joins_wrapped_lines": False, "min_lines": 0},
+    "chinese": {"enabled": False, "min_han_ratio": 1.0},
+}
+"""What our `filter` section needs to say to decide as datatrove's defaults do."""
+
+_FAMILIES = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
+_FILES = {
+    "pretrain/c4_demo.jsonl": 1,
+    "pretrain/wiki_demo.txt": 1,
+    "pretrain/en_tech.jsonl.gz": 12,
+    "pretrain/en_books.jsonl.gz": 5,
+    "neardup/en_news_reuters.jsonl.gz": 6,
+}
+"""Every how many-th document is taken, for datatrove needs minutes for some megabytes."""
+
+Decide = Callable[[list[str]], list[str | None]]
+
+
+def main() -> None:
+    """Time each family by itself, then all in the order of FineWeb's pipeline."""
+    texts = list(_texts())
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    theirs = dict(
+        zip(
+            _FAMILIES,
+            (GopherQualityFilter(), GopherRepetitionFilter(), C4QualityFilter(), FineWebQualityFilter()),
+            strict=True,
+        )
+    )
+    print(f"Quality rules, {len(texts):,} English documents, {megabytes:.1f} MB, CPU time of one core")
+    for name in (*_FAMILIES, "together"):
+        chosen = _FAMILIES if name == "together" else (name,)
+        peers = [theirs[family] for family in chosen]
+        ours, seconds = _timed(_ours(chosen), texts)
+        others, their_seconds = _timed(lambda texts, peers=peers: [_asked(peers, text) for text in texts], texts)
+        equal = sum((mine is None) == (other is None) for mine, other in zip(ours, others, strict=True))
+        print(
+            f"  {name:18} qwen-core {megabytes / seconds:7.2f} MB/s   datatrove {megabytes / their_seconds:6.3f} MB/s"
+            f"   {their_seconds / seconds:6.1f} times   equal decisions {equal / len(texts):.2%}"
+        )
+        kinds = Counter(
+            (other, mine) for mine, other in zip(ours, others, strict=True) if (mine is None) != (other is None)
+        )
+        for (other, mine), number in kinds.most_common():
+            print(f"      {number:4} times: datatrove {other or 'keeps'}, qwen-core {mine or 'keeps'}")
+
+
+def _ours(families: tuple[str, ...]) -> Decide:
+    settings = {name: dict(AS_DATATROVE.get(name, {})) for name in _FAMILIES}
+    for name in _FAMILIES:
+        settings[name]["enabled"] = name in families
+    limits = Filter.model_validate(AS_DATATROVE | settings).model_dump()
+    return lambda texts: list(judge(texts, ["en"] * len(texts), limits).reasons)
+
+
+def _asked(filters: list[Any], text: str) -> str | None:
+    """Ask datatrove's filters one after the other, as its pipeline does; each may edit the text for the next one."""
+    document = Document(text=text, id="")
+    for rule in filters:
+        answer = rule.filter(document)
+        if answer is not True:
+            return str(answer[1])
+    return None
+
+
+def _timed(decide: Decide, texts: list[str]) -> tuple[list[str | None], float]:
+    decide(texts[:3])  # tables and models are loaded once for each process
+    started = time.process_time()
+    answer = decide(texts)
+    return answer, time.process_time() - started
+
+
+def _texts() -> Iterator[str]:
+    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    root = Path(os.environ.get("QWEN_CORE_SHARED_DATA", default))
+    files = {root / name: step for name, step in _FILES.items() if (root / name).exists()}
+    if not files:
+        files = {Path(qwen_core.demo.__file__).parent / "documents_en.jsonl": 1}
+    for path, step in files.items():
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                if line.strip() and number % step == 0:
+                    text = line.strip() if path.suffix == ".txt" else json.loads(line)["text"]
+                    yield text.replace("\r\n", "\n")
+
+
+if __name__ == "__main__":
+    main()
