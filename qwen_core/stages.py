@@ -47,7 +47,7 @@ _STAGES = (
         ("ingest",),
         ("classifiers",),
         2,
-        "Train the fastText quality and toxicity classifiers on labelled examples",
+        "Train the quality and toxicity classifiers on labelled examples and samples of the corpus",
     ),
     Stage(
         "filter",

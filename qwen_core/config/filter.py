@@ -262,9 +262,7 @@ class Chinese(Section):
     max_duplicate_ngram_ratios: dict[int, Ratio] = Field(
         {5: 0.6, 6: 0.6, 7: 0.6, 8: 0.6, 9: 0.6, 10: 0.6}, description="Repeated n characters, by n; MAP-CC."
     )
-    min_mean_word_length: float = Field(
-        0.0, ge=0, description="By rjieba, simplified text only; MAP-CC has 1.3; 0 switches it off."
-    )
+    min_mean_word_length: float = Field(0.0, ge=0, description="By rjieba; MAP-CC has 1.3; 0 switches it off.")
     max_mean_word_length: float = Field(10.0, gt=0, description="MAP-CC.")
     removes_boilerplate_lines: bool = Field(True, description="Remove lines of navigation, rights, registration.")
     max_boilerplate_line_characters: Count = Field(60, description="Longer lines stay, and those that end in a sign.")

@@ -63,6 +63,9 @@ def find_clusters(sketches: Sequence[str], rows: int, keys: int, max_links: int 
     """
     partitions = max(1, -(-rows * keys // _PARTITION_ROWS))
     files = pa.table({"file": list(sketches), "part": np.arange(len(sketches))})
+    if partitions == 1:  # one task sees every key: a shuffle would only take its seconds
+        links = ray.get(ray.remote(num_cpus=1)(lambda table: _links(_keys_of_files(table))).remote(files))
+        return Clusters(*components(links["left"].to_numpy(), links["right"].to_numpy()))
     shuffled = (
         ray.data.from_arrow(files)
         .repartition(len(sketches))
@@ -73,8 +76,7 @@ def find_clusters(sketches: Sequence[str], rows: int, keys: int, max_links: int 
     count = links.count()
     if count > max_links:
         links = _join_apart(links, max(2, -(-count // _PARTITION_ROWS)))
-    left, right = collect(links, left=np.int64, right=np.int64)
-    return Clusters(*components(left, right))
+    return Clusters(*components(*collect(links, left=np.int64, right=np.int64)))
 
 
 def keys_of(exact: UInt64s, bands: UInt64s, first: int) -> pa.Table:

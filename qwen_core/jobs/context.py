@@ -80,4 +80,5 @@ def connect_ray() -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")
-    ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+    own = {"include_dashboard": False} if address == "local" else {}  # nobody would look at it
+    ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, **own)

@@ -1,6 +1,6 @@
 """A run that is a folder: what a stage would log to MLflow lies there as files, and no MLflow is loaded.
 
-    <folder>/<stage>/params.json  metrics.json  tables/*.json  plots/*.png
+<folder>/<stage>/params.json  metrics.json  tables/*.json  plots/*.png
 """
 
 from __future__ import annotations

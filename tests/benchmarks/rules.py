@@ -59,13 +59,7 @@ def main() -> None:
     """Time each family by itself, then all in the order of FineWeb's pipeline."""
     texts = list(_texts())
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    theirs = dict(
-        zip(
-            _FAMILIES,
-            (GopherQualityFilter(), GopherRepetitionFilter(), C4QualityFilter(), FineWebQualityFilter()),
-            strict=True,
-        )
-    )
+    theirs = _theirs()
     print(f"Quality rules, {len(texts):,} English documents, {megabytes:.1f} MB, CPU time of one core")
     for name in (*_FAMILIES, "together"):
         chosen = _FAMILIES if name == "together" else (name,)
@@ -103,24 +97,49 @@ def _asked(filters: list[Any], text: str) -> str | None:
 
 
 def _timed(decide: Decide, texts: list[str]) -> tuple[list[str | None], float]:
-    decide(texts[:3])  # tables and models are loaded once for each process
+    decide(texts[::50])  # tables and models are loaded once for each process
     started = time.process_time()
     answer = decide(texts)
     return answer, time.process_time() - started
+
+
+def bundled_texts() -> Iterator[str]:
+    """Read the documents that the project ships."""
+    yield from _read(Path(qwen_core.demo.__file__).parent / "documents_en.jsonl", 1)
+
+
+def datatrove_reasons(texts: list[str]) -> list[str | None]:
+    """Ask all four filters of datatrove."""
+    filters = list(_theirs().values())
+    return [_asked(filters, text) for text in texts]
+
+
+def our_reasons(texts: list[str]) -> list[str | None]:
+    """Ask all four families of ours."""
+    return _ours(_FAMILIES)(texts)
+
+
+def _theirs() -> dict[str, Any]:
+    filters = (GopherQualityFilter(), GopherRepetitionFilter(), C4QualityFilter(), FineWebQualityFilter())
+    return dict(zip(_FAMILIES, filters, strict=True))
 
 
 def _texts() -> Iterator[str]:
     default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     root = Path(os.environ.get("QWEN_CORE_SHARED_DATA", default))
     files = {root / name: step for name, step in _FILES.items() if (root / name).exists()}
-    if not files:
-        files = {Path(qwen_core.demo.__file__).parent / "documents_en.jsonl": 1}
     for path, step in files.items():
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines):
-                if line.strip() and number % step == 0:
-                    text = line.strip() if path.suffix == ".txt" else json.loads(line)["text"]
-                    yield text.replace("\r\n", "\n")
+        yield from _read(path, step)
+    if not files:
+        yield from bundled_texts()
+
+
+def _read(path: Path, step: int) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            if line.strip() and number % step == 0:
+                text = line.strip() if path.suffix == ".txt" else json.loads(line)["text"]
+                yield text.replace("\r\n", "\n")
 
 
 if __name__ == "__main__":

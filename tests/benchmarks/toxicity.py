@@ -39,7 +39,7 @@ def main() -> None:
     davidson = split_examples(_read("davidson_labeled_data.csv", _DAVIDSON), 0.2, seed=42)
     together = split_examples(cold[0] + davidson[0], 0.0, seed=0)[0]
     print("Toxicity on held-out texts: COLD train / dev, Davidson a random 80 / 20")
-    print(f"  {'':34} ROC AUC      AP      F1     ECE   training   scoring")
+    print(f"  {'':48} ROC AUC      AP      F1     ECE   training   scoring")
     for title, train, heldout in (
         ("COLD", *cold),
         ("Davidson", *davidson),
@@ -98,7 +98,7 @@ def _measure(
         values = np.clip(score(test), 0, 1)
         rate = sum(len(example.text.encode()) for example in test) / 1e6 / (time.process_time() - began)
     print(
-        f"  {title:42} {roc_auc(values, truth):.4f}  {average_precision(values, truth):.4f}  "
+        f"  {title:48} {roc_auc(values, truth):.4f}  {average_precision(values, truth):.4f}  "
         f"{f1_score(values, truth):.4f}  {calibration_error(values, truth):.4f}  {trained:6.1f} s  {rate:6.1f} MB/s"
     )
     if "qwen-core" in title:

@@ -51,9 +51,9 @@ def _expected(exact, bands):
     return {n: first[component[n]] for n in np.unique(np.concatenate((left, right)))}
 
 
-@pytest.mark.parametrize("max_links", [10**6, 100])
-def test_components_are_those_of_one_process(sketches, max_links, monkeypatch):
-    monkeypatch.setattr("qwen_core.jobs.clusters._PARTITION_ROWS", 2000)
+@pytest.mark.parametrize(("partition_rows", "max_links"), [(10**6, 10**6), (2000, 10**6), (2000, 100)])
+def test_components_are_those_of_one_process(sketches, partition_rows, max_links, monkeypatch):
+    monkeypatch.setattr("qwen_core.jobs.clusters._PARTITION_ROWS", partition_rows)
     files, exact, bands = sketches
     found = find_clusters(files, len(exact), BANDS + 1, max_links)
     plain = {n: (n // ROWS) << ROW_BITS | n % ROWS for n in range(len(exact))}

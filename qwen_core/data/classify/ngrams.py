@@ -26,6 +26,7 @@ _MAX_UNSPACED_ORDER = 3
 _MIN_EXAMPLES = 2  # n-grams of one example alone tell nothing of others
 _STRENGTH = 10.0  # of the data against the penalty; chosen on a split of training data, flat from 5 to 20
 _ITERATIONS = 60
+_LONGEST_QUANTILE = 0.95  # of the examples' lengths
 
 Floats = npt.NDArray[np.float64]
 _Matrix = Any  # scipy has no types
@@ -33,10 +34,17 @@ _Matrix = Any  # scipy has no types
 
 @dataclass(frozen=True)
 class NgramModel:
-    """A weight for each bucket of n-grams, and the log odds of a text that has none of weight."""
+    """What was learnt.
+
+    Attributes:
+        weights: Of each bucket of n-grams.
+        bias: Log odds of a text that has no n-gram of weight.
+        longest: Number of n-grams beyond which a text is judged as one of this length.
+    """
 
     weights: npt.NDArray[np.float32]
     bias: float
+    longest: float
 
     def log_odds(self, codes: Codes) -> Floats:
         """Score texts.
@@ -55,7 +63,7 @@ class NgramModel:
             found *= is_counted
             sums[: len(found)] += found
         totals = np.add.reduceat(sums, _starts(codes), dtype=np.float64)
-        return totals / np.sqrt(_sizes(codes)) + self.bias
+        return totals / _divisors(codes, self.longest) + self.bias
 
     def save(self, path: Path) -> None:
         """Write the model; the same model gives the same bytes.
@@ -64,7 +72,8 @@ class NgramModel:
             path: Ends in `.npz`.
         """
         used = np.flatnonzero(self.weights).astype(np.uint32)
-        np.savez(path, buckets=used, weights=self.weights[used], bias=np.float64(self.bias))
+        numbers = np.array([self.bias, self.longest])
+        np.savez(path, buckets=used, weights=self.weights[used], numbers=numbers)
 
     @staticmethod
     def load(path: Path) -> NgramModel:
@@ -79,7 +88,7 @@ class NgramModel:
         with np.load(path) as stored:
             weights = np.zeros(1 << _BITS, np.float32)
             weights[stored["buckets"]] = stored["weights"]
-            return NgramModel(weights, float(stored["bias"]))
+            return NgramModel(weights, *stored["numbers"].tolist())
 
 
 def train_ngrams(codes: Codes, is_positive: npt.NDArray[np.bool_]) -> NgramModel:
@@ -98,11 +107,12 @@ def train_ngrams(codes: Codes, is_positive: npt.NDArray[np.bool_]) -> NgramModel
     features = counts[:, kept]
     ratios = _log_count_ratios(features, is_positive)
     features.data = features.data * ratios[features.indices]
-    features.data /= np.repeat(np.sqrt(_sizes(codes)), np.diff(features.indptr)).astype(np.float32)
+    longest = float(np.quantile(_sizes(codes), _LONGEST_QUANTILE))
+    features.data /= np.repeat(_divisors(codes, longest), np.diff(features.indptr)).astype(np.float32)
     fitted, bias = _fit(features, is_positive)
     weights = np.zeros(1 << _BITS, np.float32)
     weights[kept] = ratios * fitted
-    return NgramModel(weights, bias)
+    return NgramModel(weights, bias, longest)
 
 
 def _fit(features: _Matrix, is_positive: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float32], float]:
@@ -158,7 +168,7 @@ def _buckets(codes: Codes) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray
     values = codes.values
     unspaced = np.append(0, np.cumsum(is_unspaced(values)))
     hashes = np.zeros(len(values), np.uint32)
-    for order in range(1, _MAX_ORDER + 1):
+    for order in range(1, min(_MAX_ORDER, len(values)) + 1):
         size = len(values) - order + 1
         hashes = (hashes[:size] * np.uint32(0x01000193) + values[order - 1 :]) * np.uint32(0x85EBCA6B)
         hashes ^= hashes >> np.uint32(15)
@@ -176,6 +186,15 @@ def _starts(codes: Codes) -> npt.NDArray[np.int64]:
 
 def _lengths(codes: Codes) -> npt.NDArray[np.int64]:
     return np.diff(codes.ends, prepend=0)
+
+
+def _divisors(codes: Codes, longest: float) -> Floats:
+    """Divide sums by the root of the length; of a text longer than the examples, only the mean n-gram counts.
+
+    Otherwise the same mean would make the more certain the longer a text is, beyond anything that was learnt from.
+    """
+    sizes = _sizes(codes)
+    return np.asarray(np.sqrt(sizes) * np.sqrt(np.maximum(sizes / longest, 1.0)))
 
 
 def _sizes(codes: Codes) -> Floats:

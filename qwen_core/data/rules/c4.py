@@ -84,6 +84,11 @@ def broken_rules(batch: Batch, limits: Mapping[str, Any], edits: Edits, filler: 
         broken.append(("curly_bracket", lines.sums(no_brackets & marked) > 0))
     sentences = lines.sums(edits.kept)
     unclear = sentences < limits["min_sentences"]  # even if each line is one sentence
+    for _, mask in broken:
+        unclear &= ~mask
+    if unclear.any():  # each further sentence needs a closing sign before it
+        signs = batch.index.count((batch.bits & ENDS_SENTENCE) != 0)
+        unclear &= sentences + signs >= limits["min_sentences"]
     if unclear.any():
         part, chosen = batch.focus(unclear)
         further = np.zeros(len(lines), np.int64)
@@ -138,7 +143,8 @@ def _citations(batch: Batch) -> Ints:
         found &= (step >= length) | ((index.kinds[inside] & DIGIT) != 0)
     for word in _CITATION_WORDS:
         same = np.flatnonzero(length == len(word))
-        found[same] |= index.hashes(opening[same] + 1, end[same]) == hash_of(word)
+        if len(same):
+            found[same] |= index.hashes(opening[same] + 1, end[same]) == hash_of(word)
     opening, end = opening[found], end[found]
     before, after = opening - 1, np.minimum(end + 1, len(codes) - 1)
     free = ((index.kinds[before] & SPACE) == 0) & ~np.isin(codes[before], _BEFORE_LINK)

@@ -164,7 +164,8 @@ def _record(verdict: Verdict, batch: Batch, edits: Edits, members: Bools) -> Non
     kept = members & _is_open(verdict)
     verdict.texts |= edits.texts(batch, kept)
     for reason, lines in edits.reasons.items():
-        verdict.lines[reason] += int(batch.lines.sums(lines)[kept].sum())
+        if number := int(batch.lines.sums(lines)[kept].sum()):
+            verdict.lines[reason] += number
 
 
 def _take_over(verdict: Verdict, part: Verdict, numbers: Ints) -> None:

@@ -1,6 +1,6 @@
 """Many phrases looked for in a batch at once.
 
-pairs of characters ─▶ a table: does a phrase begin so? ─▶ the few places left ─▶ 64-bit hash of the whole phrase
+pairs of characters ─▶ a table: is it the rarest of a phrase? ─▶ the few places left ─▶ letter by letter
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import numpy.typing as npt
 from qwen_core.data.index import Index, Ints
 
 UInt32s = npt.NDArray[np.uint32]
+_OFTEN = " etaoinsrhldcumfpgwybvkxjqz"  # from the most frequent down
 _PAIR = np.uint32(0x9E3779B1)
 
 
 class Phrases:
-    """A list of phrases, ready to be looked for; capitals of ASCII are like small letters.
-
-    Attributes:
-        lengths: Characters of each.
-    """
+    """A list of phrases, ready to be looked for; capitals of ASCII are like small letters."""
 
     def __init__(self, phrases: Sequence[str]) -> None:
         """Prepare a list.
@@ -31,10 +28,10 @@ class Phrases:
             phrases: Of two characters at least, without line ends.
         """
         index = Index([phrase.lower() for phrase in phrases])
-        start, end = index.offsets[:-1], index.offsets[1:] - 1
-        self.lengths: Ints = end - start
-        self._hashes = index.hashes(start, end)
-        self._pairs = pairs(index.codes)[start]
+        start = index.offsets[:-1]
+        self._letters = [[ord(character) for character in phrase.lower()] for phrase in phrases]
+        self._anchors = np.asarray([_rarest_pair(phrase.lower()) for phrase in phrases], np.int64)
+        self._pairs = pairs(index.codes)[start + self._anchors]
         self._table = np.zeros(1 << 16, bool)
         self._table[self._pairs >> np.uint32(16)] = True
 
@@ -51,11 +48,19 @@ class Phrases:
         places = np.flatnonzero(self._table[pairs >> np.uint32(16)])
         pairs = pairs[places]
         found = []
-        for pair, length, known in zip(self._pairs, self.lengths.tolist(), self._hashes, strict=True):
-            begin = places[pairs == pair]
-            begin = begin[begin + length <= len(index.codes)]
-            found.append(begin[index.hashes(begin, begin + length) == known] if len(begin) else begin)
+        for pair, anchor, letters in zip(self._pairs, self._anchors.tolist(), self._letters, strict=True):
+            begin = places[pairs == pair] - anchor
+            begin = begin[(begin >= 0) & (begin + len(letters) <= len(index.codes))]
+            for step, code in enumerate(letters):
+                begin = begin[_folded(index.codes[begin + step]) == code]
+            found.append(begin)
         return found
+
+
+def _rarest_pair(phrase: str) -> int:
+    """Find where the pair of characters begins that English text has least often."""
+    often = [_OFTEN.find(character) % (len(_OFTEN) + 1) for character in phrase]  # what is not there is rarest
+    return max(range(len(phrase) - 1), key=lambda at: often[at] + often[at + 1])
 
 
 @functools.lru_cache(maxsize=32)
@@ -80,8 +85,12 @@ def pairs(codes: UInt32s) -> UInt32s:
     Returns:
         [C].
     """
-    capital = (codes - np.uint32(65)) < 26  # unsigned: smaller ones wrap around
-    folded = codes + (capital.astype(np.uint32) << np.uint32(5))
+    folded = _folded(codes)
     mixed = folded * _PAIR
     mixed[:-1] ^= folded[1:] * np.uint32(0x85EBCA6B)
     return mixed * _PAIR
+
+
+def _folded(codes: UInt32s) -> UInt32s:
+    capital = (codes - np.uint32(65)) < 26  # unsigned: smaller ones wrap around
+    return np.asarray(codes + (capital.astype(np.uint32) << np.uint32(5)))

@@ -1,9 +1,12 @@
 """Quality rules: a table of texts and expected reasons, family by family."""
 
+import sys
+
 import pytest
 
 from qwen_core.config.filter import Filter
 from qwen_core.data.rules import judge
+from qwen_core.errors import MissingDependencyError
 
 LIMITS = Filter().model_dump()
 FAMILIES = ("gopher_quality", "gopher_repetition", "c4", "fineweb", "chinese", "code")
@@ -193,3 +196,31 @@ def test_odd_input_is_judged_too():
         assert all(judge(texts, [language] * len(texts), LIMITS).reasons)
     assert len(judge([""] * 10_000, ["en"] * 10_000, LIMITS).reasons) == 10_000
     assert len(judge([], [], LIMITS).reasons) == 0
+
+
+SEGMENTED = Filter.model_validate({"chinese": {"min_mean_word_length": 1.3}}).model_dump()
+
+
+def test_loose_characters_are_no_words():
+    pytest.importorskip("rjieba")
+    loose = "的了是在不有和我你他就也都。要会可上下这那着过给把被。让对从到向比跟与或但而之。" * 2
+    verdict = judge([CHINESE, TRADITIONAL, loose], ["zh"] * 3, SEGMENTED)
+    assert list(verdict.reasons) == [None, None, "odd_words"]
+
+
+def test_missing_segmenter_is_named_with_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    with pytest.raises(MissingDependencyError, match="or set it to 0"):
+        judge([CHINESE], ["zh"], SEGMENTED)
+
+
+@pytest.mark.slow
+def test_bundled_documents_are_decided_as_by_datatrove():
+    pytest.importorskip("datatrove")
+    pytest.importorskip("spacy")
+    from tests.benchmarks import rules
+
+    texts = list(rules.bundled_texts())
+    theirs = rules.datatrove_reasons(texts)
+    ours = rules.our_reasons(texts)
+    assert sum((mine is None) == (other is None) for mine, other in zip(ours, theirs, strict=True)) >= 0.99 * len(texts)
