@@ -8,9 +8,12 @@ OUTPUT/.curate/                           parts and sketches, so that more input
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -18,21 +21,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
+import pyarrow.fs as pafs
 from rich.console import Console
 
 from qwen_core.artifacts import Manifest, Store, upload
 from qwen_core.cli.board import Board
 from qwen_core.cli.corpus import print_report, report_of
 from qwen_core.cli.options import recipe_address, set_option, with_inputs
+from qwen_core.cli.output import held, refuse_own_input
 from qwen_core.config import Recipe, load_recipe
-from qwen_core.errors import ArtifactError, InputError
+from qwen_core.errors import ArtifactError, InputError, PlatformError
 from qwen_core.filesystem import open_filesystem
 from qwen_core.progress import listening
 
 STAGES = ("ingest", "classifiers", "filter", "dedup")
 RUN_KEY = "curate"
+_INTERRUPTED = 130  # what a shell tells of a command that Ctrl-C ended
+_ANSWER_SECONDS = 5.0
+_ADDRESS_HINT = "Check --address or RAY_ADDRESS; without both this machine alone works"
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 def store_of(output: str) -> Store:
@@ -83,24 +93,57 @@ def curate(
       qwen-core inspect corpus                                what was dropped, and why
     """
     place = output.rstrip("/") if "://" in output else str(Path(output).expanduser().absolute())
-    store = store_of(place)
-    recipe = load_recipe(recipe_address(recipe_name), with_inputs([*overrides, *_base(store, append)], inputs))
-    if address:
-        os.environ["RAY_ADDRESS"] = address
     console = Console(file=sys.stderr if as_json else sys.stdout)  # named, for what stages print is kept from both
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        manifests = _run(recipe, store, folder, console)
-        _publish(store, manifests["dedup"], place)
-        upload(folder, f"{place}/report")
-    report = report_of(manifests) | {"seconds": round(time.monotonic() - started, 1), "output": place}
-    _write(f"{place}/report.json", json.dumps(report, ensure_ascii=False, indent=1))
+    refuse_own_input(place, inputs)
+    load_recipe(recipe_address(recipe_name), with_inputs(overrides, inputs))  # faults are told before a folder is made
+    _choose_ray(address)
+    try:
+        with held(place):
+            base = _base(store_of(place), append)
+            recipe = load_recipe(recipe_address(recipe_name), with_inputs([*overrides, *base], inputs))
+            report = _make(recipe, place, console)
+    except KeyboardInterrupt:
+        console.print("\nStopped. The same command goes on from here.", highlight=False)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+    except OSError as fault:
+        if fault.errno not in _NO_PLACE:
+            raise
+        raise ArtifactError(
+            f"{place} cannot be written to ({os.strerror(fault.errno)}): make room there, or choose another --output, "
+            f"and run the same command again; what is finished is kept"
+        ) from fault
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False, indent=1))
     else:
         print_report(console, report)
         console.print(f"\nCorpus    {place}/documents", highlight=False, soft_wrap=True)
         console.print(f"Look into it with: qwen-core inspect {output}", highlight=False, soft_wrap=True)
+
+
+def _choose_ray(address: str | None) -> None:
+    """Set the Ray to run on; ask whether anything answers there, for Ray itself would try for minutes."""
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    chosen = os.environ.get("RAY_ADDRESS", "local")
+    if chosen in ("local", "auto"):
+        return
+    parts = urlsplit(chosen if "://" in chosen else f"//{chosen}")
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_ANSWER_SECONDS).close()
+    except (OSError, ValueError) as fault:
+        raise PlatformError(f"no Ray answers at {chosen} ({fault}). {_ADDRESS_HINT}") from fault
+
+
+def _make(recipe: Recipe, place: str, console: Console) -> dict[str, Any]:
+    """Run the stages, lay out their result, and tell of it."""
+    store, started = store_of(place), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        manifests = _run(recipe, store, folder, console)
+        _publish(store, manifests["dedup"], place)
+        upload(folder, f"{place}/report")
+    report = report_of(manifests) | {"seconds": round(time.monotonic() - started, 1), "output": place}
+    _write(f"{place}/report.json", json.dumps(report, ensure_ascii=False, indent=1))
+    return report
 
 
 def _base(store: Store, append: bool) -> list[str]:
@@ -110,7 +153,7 @@ def _base(store: Store, append: bool) -> list[str]:
     known = store.of_run(RUN_KEY)
     if "ingest" not in known:
         raise InputError(f"nothing to append to in {store.root}: leave --append out the first time")
-    return [f"ingest.base={known['ingest'].uri}"]
+    return [f"ingest.base={json.dumps(known['ingest'].uri, ensure_ascii=False)}"]  # quoted, for ': ' and ' #' in it
 
 
 def _run(recipe: Recipe, store: Store, folder: str, console: Console) -> dict[str, Manifest]:
@@ -124,8 +167,12 @@ def _run(recipe: Recipe, store: Store, folder: str, console: Console) -> dict[st
             board.state(name, "running")
             try:
                 manifests[name], is_reused = run_stage(name, recipe, RUN_KEY, store, f"{SCHEME}{folder}")
-            except BaseException:
+            except BaseException as fault:
                 board.state(name, "failed")
+                if isinstance(fault, ConnectionError) and "RAY_ADDRESS" in os.environ:
+                    raise PlatformError(
+                        f"no Ray answers at {os.environ['RAY_ADDRESS']} ({fault}). {_ADDRESS_HINT}"
+                    ) from fault
                 raise
             board.state(name, "reused" if is_reused else "done")
     return manifests
@@ -148,45 +195,31 @@ def _publish(store: Store, manifest: Manifest, place: str) -> None:
     from qwen_core.jobs.corpus import document_files
 
     filesystem, path = open_filesystem(f"{place}/documents")
+    files = {f"part-{number:05d}.parquet": uri for number, uri in enumerate(document_files(manifest))}
+    if "://" in place:  # an object store has no folders to rename: each file is replaced, then the rest goes
+        for name, uri in files.items():
+            filesystem.copy_file(store.path_of(uri), f"{path}/{name}")
+        for info in filesystem.get_file_info(pafs.FileSelector(path)):
+            if info.base_name not in files:
+                filesystem.delete_file(info.path)
+        return
     fresh = f"{path}.new"
     for folder in (fresh, f"{path}.old"):
-        if filesystem.get_file_info(folder).type.name == "Directory":
-            filesystem.delete_dir(folder)
-    filesystem.create_dir(fresh, recursive=True)
-    for number, uri in enumerate(document_files(manifest)):
-        target = f"{fresh}/part-{number:05d}.parquet"
-        if "://" in place:
-            filesystem.copy_file(store.path_of(uri), target)
-        else:
-            _link(uri, target)
-    if "://" in place:  # an object store has no folders to rename: the parts are copied to their place, the rest goes
-        _replace_objects(filesystem, fresh, path)
-        return
+        shutil.rmtree(folder, ignore_errors=True)
+    Path(fresh).mkdir(parents=True)
+    for name, uri in files.items():
+        _link(uri, f"{fresh}/{name}")
     if Path(path).exists():
         Path(path).rename(f"{path}.old")
     Path(fresh).rename(path)
-    if Path(f"{path}.old").exists():
-        filesystem.delete_dir(f"{path}.old")
+    shutil.rmtree(f"{path}.old", ignore_errors=True)
 
 
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:
-        import shutil
-
         shutil.copyfile(source, target)
-
-
-def _replace_objects(filesystem: Any, fresh: str, path: str) -> None:
-    import pyarrow.fs as pafs
-
-    new = [info.base_name for info in filesystem.get_file_info(pafs.FileSelector(fresh))]
-    for name in new:
-        filesystem.move(f"{fresh}/{name}", f"{path}/{name}")
-    for info in filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if info.base_name not in new:
-            filesystem.delete_file(info.path)
 
 
 def _write(uri: str, text: str) -> None:

@@ -114,9 +114,10 @@ def _row(uri: str, document: str) -> dict[str, Any] | None:
 
 def _told(row: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
     metadata = json.loads(row["metadata"] or "{}")
+    place = {name.removeprefix("source_"): metadata.pop(name, "") for name in ("source_file", "source_position")}
     names = ("source", "url", "timestamp", "language", "language_score", "script")
     told = {name: row[name] for name in names if row.get(name) is not None}
-    return {**told, "metadata": metadata, "characters": len(row["text"]), "text": row["text"][:_SHOWN_CHARS]}
+    return {**place, **told, "metadata": metadata, "characters": len(row["text"]), "text": row["text"][:_SHOWN_CHARS]}
 
 
 def _fate(part: Part, document: str) -> dict[str, Any]:

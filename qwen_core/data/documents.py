@@ -19,7 +19,7 @@ SCHEMA = pa.schema(
         ("metadata", pa.string()),
     ]
 )
-"""`id` hashes source and position; `source` is a short name; `metadata` is JSON with at least `path`."""
+"""`id` hashes file and position; `source` is a short name; `metadata` is JSON with source_file and source_position."""
 
 FILTERED_SCHEMA = SCHEMA.append(pa.field("quality_score", pa.float32())).append(
     pa.field("toxicity_score", pa.float32())

@@ -117,12 +117,18 @@ class Index:
     @functools.cached_property
     def lines(self) -> Spans:
         """Lines without the space around them; empty ones are left out."""
-        breaks = np.flatnonzero(self.kinds & NEWLINE)
-        visible = np.flatnonzero((self.kinds & SPACE) == 0)
-        first = np.searchsorted(visible, np.concatenate((np.zeros(1, np.int64), breaks[:-1] + 1)))
-        last = np.searchsorted(visible, breaks)
+        begin, end = self.stretches.T
+        last = np.searchsorted(begin, np.flatnonzero(self.kinds & NEWLINE))
+        first = np.concatenate((np.zeros(1, np.int64), last))[:-1]
         filled = last > first
-        return self.spans(visible[first[filled]], visible[last[filled] - 1] + 1)
+        return self.spans(begin[first[filled]], end[last[filled] - 1])
+
+    @functools.cached_property
+    def stretches(self) -> Ints:
+        """What stands between spaces: beginning and end of each, [R, 2]."""
+        visible = np.zeros(len(self.kinds) + 1, bool)  # with a place before; a line end closes each text
+        np.equal(self.kinds & SPACE, 0, out=visible[1:])
+        return np.flatnonzero(visible[1:] != visible[:-1]).reshape(-1, 2)
 
     def spans(self, start: Ints, end: Ints) -> Spans:
         """Sort spans to their texts.

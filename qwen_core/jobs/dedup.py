@@ -35,6 +35,7 @@ from qwen_core.jobs.corpus import corpus_outcome
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.repeated import cut_repeated
 from qwen_core.parts import Part, parts_of
+from qwen_core.tracking.corpus_figures import clusters_figure, log_counts
 
 _SKETCHED = ("shingle_words", "num_buckets", "hashes_per_bucket", "seed")
 _EXAMPLES = 10
@@ -67,7 +68,12 @@ def run(context: Context) -> Outcome:
     if context.section.repeated != "keep":
         left = cut_repeated(context, left)
     outcome = corpus_outcome(context, left, context.inputs["filter"].rows)
-    outcome.details |= _report(found, known)
+    report = _report(found, known)
+    outcome.details |= report
+    outcome.metrics |= {name: float(report[name]) for name in ("clusters", "largest_cluster")}
+    if report["clusters"]:
+        log_counts(context.run, "clusters", ("least_size", "clusters"), report["cluster_sizes"])
+        context.run.log_figure(clusters_figure(report["cluster_sizes"]), "plots/clusters.png")
     return outcome
 
 

@@ -31,6 +31,7 @@ from qwen_core.jobs.judging import Judged, block_keywords, decontaminate, drop_l
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.sources import keyword_paths
 from qwen_core.parts import Part, parts_of
+from qwen_core.tracking.corpus_figures import log_counts
 
 _TOLD_DROPPED = ("id", "source", "language", "url", "quality_score", "toxicity_score")
 
@@ -87,7 +88,11 @@ def _outcome(context: Context, parts: Sequence[Part], came: Manifest) -> Outcome
         outcome.details[name] = dict(counts.most_common())
         if name != "keywords":  # there may be hundreds of terms
             outcome.metrics |= {f"{name}.{kind}": float(count) for kind, count in counts.items()}
-    outcome.details["contamination"] = add_reports(part.told.get("contamination", {}) for part in parts)
+    hit = add_reports(part.told.get("contamination", {}) for part in parts)
+    outcome.details["contamination"] = hit
+    items = {(name, item): count for name, told in hit.items() for item, count in told["items"].items()}
+    log_counts(context.run, "contamination", ("evaluation", "item", "documents"), items)
+    log_counts(context.run, "keywords", ("term", "documents"), outcome.details["keywords"])
     return outcome
 
 

@@ -85,7 +85,7 @@ def run(context: Context) -> Outcome:
         for _ in texts:
             pass  # only what was held out is wanted
     with tempfile.TemporaryDirectory() as folder:
-        save_tokenizer(given, Path(folder) / "tokenizer", context.recipe.pack.max_seq_len)
+        save_tokenizer(given, Path(folder) / "tokenizer")
         tokenizer = load_tokenizer(Path(folder) / "tokenizer")
         upload(folder, context.attempt.data_uri)
     figures = measure(tokenizer, {name: [text for _, text in kept] for name, kept in sorted(sample.heldout.items())})

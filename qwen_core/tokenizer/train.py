@@ -67,7 +67,7 @@ def train_tokenizer(texts: Iterator[list[str]], vocab_size: int, min_frequency: 
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: str | Path, model_max_length: int) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write the files that Hugging Face's `AutoTokenizer` opens, with the ChatML template.
 
     The end-of-sequence token is `<|im_end|>`, as in Qwen's chat models: it is what ends a turn. Documents in
@@ -76,7 +76,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path, model_max_length: i
     Args:
         tokenizer: As `train_tokenizer` gave it.
         folder: Made where it is missing.
-        model_max_length: Longest sequence of the model, in tokens.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -102,7 +101,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path, model_max_length: i
         "add_bos_token": False,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": model_max_length,
         "chat_template": CHAT_TEMPLATE,
     }
     (place / "tokenizer_config.json").write_text(

@@ -1,7 +1,7 @@
 """What a corpus stage shows in MLflow: the funnel, by reason, source and language; histograms; dropped documents.
 
-plots/funnel.png  plots/languages.png  plots/histograms.png        figures
-tables/funnel.json  tables/dropped.json                            tables that MLflow's page opens
+plots/    funnel.png  sources.png  languages.png  histograms.png  clusters.png
+tables/   funnel.json  dropped.json  clusters.json  keywords.json  contamination.json
 """
 
 from __future__ import annotations
@@ -48,6 +48,39 @@ def log_corpus(
         run.log_figure(histograms_figure(total["histograms"], bins, stage), "plots/histograms.png")
 
 
+def log_counts(run: StageRun | FolderRun, name: str, columns: Sequence[str], counts: Mapping[Any, int]) -> None:
+    """Log counts as a table, where there are any.
+
+    Args:
+        run: The stage's.
+        name: Of the table.
+        columns: Names of what a key holds, and of the count.
+        counts: By key; a key of several parts is a tuple.
+    """
+    rows = [(*(key if isinstance(key, tuple) else (key,)), count) for key, count in counts.items()]
+    if rows:
+        run.log_table({column: [row[place] for row in rows] for place, column in enumerate(columns)}, name)
+
+
+def clusters_figure(sizes: Mapping[str, int]) -> Figure:
+    """Draw how many clusters of duplicates there are of each size.
+
+    Args:
+        sizes: Clusters by the least size of a bin that reaches to twice that size.
+
+    Returns:
+        The figure.
+    """
+    names = [f"{low} to {2 * int(low) - 1}" for low in sizes]
+    figure, axes = _figure(1 + 0.35 * len(names))
+    axes.barh(names, list(sizes.values()), color="C0")
+    axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="clusters", ylabel="documents in a cluster", title="clusters of duplicates")
+    axes.margins(x=0.15)
+    return figure
+
+
 def funnel_figure(funnel: Sequence[Sequence[Any]], stage: str) -> Figure:
     """Draw what came in, what each reason took away, and what is left.
 
@@ -91,7 +124,7 @@ def shares_figure(funnel: Sequence[Sequence[Any]], place: int, title: str) -> Fi
         reasons[row[2]] += row[3]
     names = sorted(counts, key=lambda name: (-counts[name].total(), name))[:_MOST_NAMES]
     shown = [name for name, _ in reasons.most_common() if name][:_REASONS]
-    figure, axes = _figure(1.5 + 0.4 * len(names))
+    figure, axes = _figure(2 + 0.4 * len(names))
     left = [0.0] * len(names)
     colours = iter(_REASON_COLOURS)
     for reason in ["", *shown, None]:
@@ -105,7 +138,7 @@ def shares_figure(funnel: Sequence[Sequence[Any]], place: int, title: str) -> Fi
     axes.set_yticks(range(len(names)), [f"{name} ({counts[name].total():,})" for name in names])
     axes.invert_yaxis()
     axes.set(xlabel="share of documents", title=title, xlim=(0, 1))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25 if len(names) < 4 else -0.12), ncols=3, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 

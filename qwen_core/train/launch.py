@@ -188,6 +188,18 @@ def _save(loop: Loop, step: int) -> None:
         ray.train.report({"step": float(step)}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
+def _lay_tokenizer(plan: Plan, model_max_length: int, target: Path) -> None:
+    """Copy the tokenizer's files beside the weights, and tell in them how long a sequence the model takes."""
+    for file in _TOKENIZER_FILES:
+        source = Path(plan.tokenizer_folder) / file
+        if source.is_file():
+            (target / file).write_bytes(source.read_bytes())
+    told = target / "tokenizer_config.json"
+    if told.is_file():
+        config = json.loads(told.read_text(encoding="utf-8")) | {"model_max_length": model_max_length}
+        told.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _finish(plan: Plan, loop: Loop) -> None:
     """Write the model folder and the history; the weights are gathered by all, written by rank 0."""
     state = gather_state(loop.engine)
@@ -196,10 +208,7 @@ def _finish(plan: Plan, loop: Loop) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_pretrained(loop.model.config, state, folder / "model", plan.eos_token_id, plan.pad_token_id)
-        for file in _TOKENIZER_FILES:
-            source = Path(plan.tokenizer_folder) / file
-            if source.is_file():
-                (folder / "model" / file).write_bytes(source.read_bytes())
+        _lay_tokenizer(plan, loop.model.config.max_position_embeddings, folder / "model")
         lines = "".join(json.dumps(event) + "\n" for event in loop.history)
         (folder / "history.jsonl").write_text(lines, encoding="utf-8")
         upload(name, plan.output_uri)

@@ -101,7 +101,8 @@ def test_inspect_shows_funnel_samples_and_the_way_of_a_document(whole):
     way = json.loads(run.invoke(main, ["inspect", str(whole), "--document", samples[0]["id"], "--json"]).output)
     assert [(step["stage"], step["fate"]) for step in way][-1] == ("dedup", "near_duplicate")
     kept = json.loads(run.invoke(main, ["inspect", str(whole), "--document", way[-1]["kept"], "--json"]).output)
-    assert [step["fate"] for step in kept] == ["kept"] * 3 and "first.jsonl" in str(kept) + str(way) + "second.jsonl"
+    assert [step["fate"] for step in kept] == ["kept"] * 3
+    assert Path(kept[0]["file"]).name in ("first.jsonl", "second.jsonl") and kept[0]["position"]
     unknown = run.invoke(main, ["inspect", str(whole), "--reason", "no_such"])
     assert unknown.exit_code == 3 and "near_duplicate" in unknown.output
 

@@ -30,7 +30,7 @@ def test_documents_have_the_schema_and_know_where_they_stand(tmp_path):
     (row,) = table.to_pylist()
     assert row["id"] == document_id(str(path), "0/0") and row["text"] == PROSE.strip()
     assert (row["url"], row["timestamp"], row["language"]) == ("u", "2026-01-01", "en")
-    assert json.loads(row["metadata"]) == {"path": str(path), "licence": "mit"}
+    assert json.loads(row["metadata"]) == {"licence": "mit", "source_file": str(path), "source_position": "0"}
     assert not report.drops
 
 

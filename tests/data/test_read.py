@@ -32,13 +32,18 @@ def texts(path, fields=None, **options):
     return [row["text"] for row in read(path, fields, **options)[0]]
 
 
+def stands(path, position):
+    """What every document's metadata tells of its place."""
+    return {"source_file": str(path), "source_position": str(position)}
+
+
 @pytest.mark.parametrize("ending", PACK)
 def test_json_lines_are_read_plain_and_packed(tmp_path, ending):
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(PACK[ending]("\n".join(LINES).encode()))
     rows, report = read(path)
     assert [(r["text"], r["url"], r["metadata"]) for r in rows] == [
-        (f"text {i}", f"u{i}", {"path": str(path), "stars": i}) for i in range(3)
+        (f"text {i}", f"u{i}", {"stars": i, **stands(path, i * (len(LINES[0]) + 1))}) for i in range(3)
     ]
     assert report == Report(records=3, path=str(path))
 
@@ -76,7 +81,7 @@ def test_several_text_columns_are_joined_and_others_mapped(tmp_path):
     fields = Fields(text=("title", "body"), timestamp=("day",), id=("key",), source=("meta.site",))
     (row,), _ = read(tmp_path / "a.jsonl", fields)
     assert (row["text"], row["url"], row["timestamp"], row["source"]) == ("Head\n\nTrunk", "u", "2026-01-01", "s")
-    told = {"path": str(tmp_path / "a.jsonl"), "licence": "mit", "id": "7", "meta": {"site": "s"}}
+    told = {"licence": "mit", "id": "7", "meta": {"site": "s"}, **stands(tmp_path / "a.jsonl", 0)}
     assert row["metadata"] == told
 
 
@@ -115,7 +120,8 @@ def test_prose_code_and_pages_are_one_record_each(tmp_path):
     (code,), _ = read(tmp_path / "b.py")
     assert code["is_code"] and code["metadata"]["licence"] == "MIT"
     (page,), _ = read(tmp_path / "c.html")
-    assert page["metadata"] == {"path": str(tmp_path / "c.html"), "title": "A page", "licence": "https://l.example/"}
+    told = {"title": "A page", "licence": "https://l.example/", **stands(tmp_path / "c.html", 0)}
+    assert page["metadata"] == told
     assert "Words." in page["text"] and not page["is_code"]
 
 

@@ -22,7 +22,7 @@ from tests.jobs.corpus_files import context, documents, write_files
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(train_tokenizer(iter([documents()["text"].to_pylist()]), 330, 2), place, 64)
+    save_tokenizer(train_tokenizer(iter([documents()["text"].to_pylist()]), 330, 2), place)
     return place
 
 

@@ -27,7 +27,7 @@ def test_each_document_and_fault_is_of_its_own_file(tmp_path):
     rows, told = read(tmp_path)
     assert len(rows) == 5001
     for row in rows[1:]:
-        assert json.loads(row["metadata"])["path"] == str(tmp_path / "b.jsonl")
+        assert json.loads(row["metadata"])["source_file"] == str(tmp_path / "b.jsonl")
     assert rows[1]["id"] == document_id(str(tmp_path / "b.jsonl"), "0/0")
     assert {(fault["path"], fault["reason"]) for fault in told["faults"]} == {
         (str(tmp_path / "a.jsonl"), "too_short"),

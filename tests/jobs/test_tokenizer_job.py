@@ -76,7 +76,7 @@ def test_training_and_measures_do_not_depend_on_the_files_and_an_import_is_measu
         assert {row["language"] for row in outcome.details["measures"]} == {"en", "zh", "code"}
         assert all(row["documents"] >= 10 for row in outcome.details["measures"])
         own = tmp_path / "own"
-        save_tokenizer(train_tokenizer(iter([["河水流向大海"] * 9]), 300, 2), own, 64)
+        save_tokenizer(train_tokenizer(iter([["河水流向大海"] * 9]), 300, 2), own)
         imported, _ = run_job(tmp_path / "c", monkeypatch, parts, import_path=str(own))
         assert imported.rows == load_tokenizer(own).vocab_size and imported.details["sample"] == []
         assert imported.metrics.keys() == outcome.metrics.keys()

@@ -74,4 +74,4 @@ def test_stage_goes_on_without_the_platform_in_the_same_mlflow_runs(platform):
     assert done.returncode == 0, done.stdout + done.stderr
     manifest = Store(platform.store_root).of_run("through-airflow")["filter"]
     client = MlflowClient(platform.tracking_uri)
-    assert "funnel.png" in [file.path for file in client.list_artifacts(manifest.mlflow_run_id)]
+    assert "plots/funnel.png" in [file.path for file in client.list_artifacts(manifest.mlflow_run_id, "plots")]

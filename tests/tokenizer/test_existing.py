@@ -47,7 +47,7 @@ def test_control_tokens_are_added_behind_the_last_id_and_transformers_agrees(tmp
     given.add_tokens([AddedToken("<tool>", normalized=False)])
     saved(given, tmp_path / "theirs")
     imported = import_tokenizer(tmp_path / "theirs", add_chat_tokens=True)
-    save_tokenizer(imported, tmp_path / "ours", 128)
+    save_tokenizer(imported, tmp_path / "ours")
     tokenizer = load_tokenizer(tmp_path / "ours")
     assert tokenizer.vocab_size == size + 4 and tokenizer.endoftext_id == size + 1
     text = "The sea <tool> 河水"
@@ -59,7 +59,7 @@ def test_control_tokens_are_added_behind_the_last_id_and_transformers_agrees(tmp
 
 
 def test_a_tokenizer_that_has_the_control_tokens_keeps_its_ids(tmp_path):
-    save_tokenizer(train_tokenizer(iter([LINES]), 350, 2), tmp_path / "theirs", 64)
+    save_tokenizer(train_tokenizer(iter([LINES]), 350, 2), tmp_path / "theirs")
     imported = import_tokenizer(tmp_path / "theirs" / "tokenizer.json", add_chat_tokens=False)
     assert imported.to_str() == Tokenizer.from_file(str(tmp_path / "theirs" / "tokenizer.json")).to_str()
 
@@ -86,7 +86,7 @@ def with_ids(folder, renumber):
 
 def test_ids_with_a_gap_count_up_to_the_largest(tmp_path):
     size = with_ids(tmp_path, lambda number: number + 1000 * (number >= 300))
-    save_tokenizer(import_tokenizer(tmp_path, True), tmp_path / "ours", 64)
+    save_tokenizer(import_tokenizer(tmp_path, True), tmp_path / "ours")
     tokenizer = load_tokenizer(tmp_path / "ours")
     assert tokenizer.vocab_size == len(tokenizer.token_bytes()) == size + 1000
 
@@ -99,7 +99,7 @@ def test_control_tokens_that_would_take_the_id_of_another_are_refused(tmp_path):
 
 def test_sentence_piece_entries_tell_their_bytes_and_what_is_unknown(tmp_path):
     saved(sentence_piece(), tmp_path / "theirs", unk_token="<unk>")
-    save_tokenizer(import_tokenizer(tmp_path / "theirs", True), tmp_path / "ours", 64)
+    save_tokenizer(import_tokenizer(tmp_path / "theirs", True), tmp_path / "ours")
     tokenizer = load_tokenizer(tmp_path / "ours")
     assert tokenizer.unknown_id == 0
     (ids,) = tokenizer.encode_batch(["the 河"])
@@ -145,7 +145,7 @@ def test_measures_tell_what_a_vocabulary_cannot_spell(tmp_path):
     given = Tokenizer(model)
     given.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     saved(given, tmp_path / "theirs", unk_token="<unk>")
-    save_tokenizer(import_tokenizer(tmp_path / "theirs", True), tmp_path / "ours", 64)
+    save_tokenizer(import_tokenizer(tmp_path / "theirs", True), tmp_path / "ours")
     figures = measure(load_tokenizer(tmp_path / "ours"), {"en": ["a ab"], "zh": ["海a"]})
     # a, ▁ab: four bytes in two tokens, two words; <unk>, a: one of two
     assert figures["bytes_per_token/en"] == 2 and figures["fertility/en"] == 1 and figures["unknown_share/en"] == 0

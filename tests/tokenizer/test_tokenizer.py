@@ -20,7 +20,7 @@ CHAT = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(train_tokenizer(iter([LINES]), 400, 2), place, 128)
+    save_tokenizer(train_tokenizer(iter([LINES]), 400, 2), place)
     return place
 
 

@@ -112,7 +112,9 @@ def read_file(path: Path, text_column: str, drops: Counter[str]) -> Iterator[Raw
     report = Report(drops=drops)
     for table in read_batches(str(path), Fields(text=(text_column,)), report):
         for row in table.to_pylist():
-            extra = {name: value for name, value in orjson.loads(row["metadata"]).items() if name != "path"}
+            extra = {
+                name: value for name, value in orjson.loads(row["metadata"]).items() if not name.startswith("source_")
+            }
             yield Raw(row["text"], row["position"], row["url"], row["timestamp"], row["is_code"], extra)
 
 

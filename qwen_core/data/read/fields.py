@@ -146,7 +146,16 @@ class Rows:
         if not text:
             self.report.drop("empty", position)
             return
-        row = (self.report.path, str(position), text, source, url, timestamp, is_code, self._as_json(metadata))
+        row = (
+            self.report.path,
+            str(position),
+            text,
+            source,
+            url,
+            timestamp,
+            is_code,
+            self._as_json(metadata, str(position)),
+        )
         for column, value in zip(self._columns, row, strict=True):
             column.append(value)
         self._bytes += len(text)
@@ -188,8 +197,8 @@ class Rows:
         extra |= {role: given[role] for role in ("licence", "id") if role in given}
         return extra, given.get("url"), given.get("timestamp"), given.get("source")
 
-    def _as_json(self, metadata: dict[str, Any]) -> str:
-        metadata = {"path": self.report.path} | metadata
+    def _as_json(self, metadata: dict[str, Any], position: str) -> str:
+        metadata = metadata | {"source_file": self.report.path, "source_position": position}
         try:
             text = orjson.dumps(metadata, default=str).decode()
         except (TypeError, orjson.JSONEncodeError):  # lone surrogates, and numbers of more than 64 bits

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qwen_core.data.characters import DIGIT, LETTER, NEWLINE, SPACE, UNSPACED, UPPER, UInt64s
 from qwen_core.data.index import Index, Ints, Spans
-from qwen_core.data.rules.phrases import UInt32s, pairs, prepared
+from qwen_core.data.rules.phrases import pairs, prepared
 from qwen_core.data.rules.prose import Source
 from qwen_core.data.rules.signs import UInt16s, signs
 from qwen_core.data.rules.tokens import tokens
@@ -63,7 +63,7 @@ class Batch:
     @functools.cached_property
     def bits(self) -> UInt16s:
         """What each character is to the rules, [C]."""
-        return np.asarray(signs()[self.index.codes])
+        return signs().take(self.index.codes)
 
     @functools.cached_property
     def tokens(self) -> Spans:
@@ -112,11 +112,7 @@ class Batch:
     def line_words(self) -> tuple[Ints, Ints]:
         """Words of each line (what stands between spaces; each character of a script without), and the longest one."""
         index, lines = self.index, self.lines
-        visible = (index.kinds & SPACE) == 0
-        edges = np.flatnonzero(visible[1:] != visible[:-1]) + 1
-        if visible[:1].any():
-            edges = np.concatenate((np.zeros(1, np.int64), edges))
-        begin, end = edges[::2], edges[1::2]
+        begin, end = index.stretches.T
         first, last = np.searchsorted(begin, lines.start), np.searchsorted(begin, lines.end)
         words, length = last - first, end - begin
         unspaced = (index.kinds & UNSPACED) != 0
@@ -201,7 +197,7 @@ class Batch:
         return answer
 
     @functools.cached_property
-    def pairs(self) -> UInt32s:
+    def pairs(self) -> UInt16s:
         """Each character with the one behind it, as phrases are looked for, [C]."""
         return pairs(self.index.codes)
 

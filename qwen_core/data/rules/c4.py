@@ -20,8 +20,9 @@ from qwen_core.data.characters import DIGIT, NEWLINE, SIGN, SPACE, WORD
 from qwen_core.data.index import Ints
 from qwen_core.data.rules.batch import Batch, Bools, Broken
 from qwen_core.data.rules.edits import Edits
-from qwen_core.data.rules.prose import hash_of
-from qwen_core.data.rules.signs import ENDS_SENTENCE, NO_PUNCTUATION
+from qwen_core.data.rules.phrases import spelled
+from qwen_core.data.rules.sentences import further_sentences, plain_sentences
+from qwen_core.data.rules.signs import ENDS_SENTENCE
 from qwen_core.data.rules.tokens import ranges
 
 _CITATION_WORDS, _CITATION_DIGITS = ("edit", "citation needed"), 4
@@ -86,15 +87,26 @@ def broken_rules(batch: Batch, limits: Mapping[str, Any], edits: Edits, filler: 
     unclear = sentences < limits["min_sentences"]  # even if each line is one sentence
     for _, mask in broken:
         unclear &= ~mask
+    few = sentences < limits["min_sentences"]
+    few[unclear] &= _has_few_sentences(batch, edits.kept, unclear, limits["min_sentences"] - sentences)[unclear]
+    return [*broken, ("too_few_sentences", few)]
+
+
+def _has_few_sentences(batch: Batch, kept: Bools, unclear: Bools, missing: Ints) -> Bools:
+    """Tell which documents lack sentences, counting those that begin within lines."""
+    if not unclear.any():
+        return unclear
+    lines = batch.lines
+    unclear = unclear & (lines.sums(plain_sentences(batch) * kept) < missing)
+    few = unclear.copy()
     if unclear.any():  # each further sentence needs a closing sign before it
-        signs = batch.index.count((batch.bits & ENDS_SENTENCE) != 0)
-        unclear &= sentences + signs >= limits["min_sentences"]
+        unclear &= batch.index.count((batch.bits & ENDS_SENTENCE) != 0) >= missing
     if unclear.any():
         part, chosen = batch.focus(unclear)
         further = np.zeros(len(lines), np.int64)
-        further[chosen] = _further_sentences(part)
-        sentences += lines.sums(further * edits.kept)
-    return [*broken, ("too_few_sentences", sentences < limits["min_sentences"])]
+        further[chosen] = further_sentences(part)
+        few &= lines.sums(further * kept) < missing
+    return few
 
 
 def _in_menu(batch: Batch, few: Bools) -> Bools:
@@ -143,8 +155,8 @@ def _citations(batch: Batch) -> Ints:
         found &= (step >= length) | ((index.kinds[inside] & DIGIT) != 0)
     for word in _CITATION_WORDS:
         same = np.flatnonzero(length == len(word))
-        if len(same):
-            found[same] |= index.hashes(opening[same] + 1, end[same]) == hash_of(word)
+        begin = spelled(codes, opening[same] + 1, tuple(map(ord, word)))
+        found[np.searchsorted(opening, begin - 1)] = True
     opening, end = opening[found], end[found]
     before, after = opening - 1, np.minimum(end + 1, len(codes) - 1)
     free = ((index.kinds[before] & SPACE) == 0) & ~np.isin(codes[before], _BEFORE_LINK)
@@ -159,20 +171,3 @@ def _ends_well(batch: Batch, end: Ints) -> Bools:
     for back in (1, 2, 3):
         dots &= codes[np.maximum(end - back, 0)] == ord(".")
     return np.asarray(np.isin(codes[end - 1], _ENDS) & ~dots)
-
-
-def _further_sentences(batch: Batch) -> Ints:
-    """Count the sentences of each line that begin after its first one.
-
-    A sentence begins at the first word behind a token that is one closing sign (spaCy's sentencizer).
-    """
-    tokens = batch.tokens
-    count = np.zeros(len(batch.lines), np.int64)
-    closing = (tokens.lengths == 1) & ((batch.bits[tokens.start] & ENDS_SENTENCE) != 0)
-    closed = np.cumsum(closing)
-    word = np.flatnonzero(batch.token_bits & NO_PUNCTUATION)
-    if len(word):
-        begins = np.flatnonzero(closed[word[1:]] > closed[word[:-1]])
-        before, after = (batch.line_numbers(tokens.start[word[begins + step]]) for step in (0, 1))
-        np.add.at(count, after[after == before], 1)
-    return count

@@ -13,7 +13,7 @@ from qwen_core.data.rules.prose import Source, is_structure, whole_lines
 from qwen_core.data.rules.tokens import ranges
 
 _LEAST_STRUCTURE = 0.05  # of a document's lines
-_GAP = re.compile(r"\n{3,}")
+_GAP = re.compile(r"\n\n\n+")  # begins with a literal, which `re` looks for first
 
 
 @dataclass

@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from qwen_core.data.index import Index, Ints
 
+UInt16s = npt.NDArray[np.uint16]
 UInt32s = npt.NDArray[np.uint32]
 _OFTEN = " etaoinsrhldcumfpgwybvkxjqz"  # from the most frequent down
-_PAIR = np.uint32(0x9E3779B1)
+_FIRST, _SECOND = np.uint16(0x9E37), np.uint16(0x85EB)
+_FEW = 10  # pairs are sooner compared with each character than looked up in a table
+_SMALL = 32  # the bit that tells small letters of ASCII from capitals
 
 
 class Phrases:
@@ -32,10 +35,11 @@ class Phrases:
         self._letters = [[ord(character) for character in phrase.lower()] for phrase in phrases]
         self._anchors = np.asarray([_rarest_pair(phrase.lower()) for phrase in phrases], np.int64)
         self._pairs = pairs(index.codes)[start + self._anchors]
+        self._different = np.unique(self._pairs)
         self._table = np.zeros(1 << 16, bool)
-        self._table[self._pairs >> np.uint32(16)] = True
+        self._table[self._pairs] = True
 
-    def find(self, index: Index, pairs: UInt32s) -> list[Ints]:
+    def find(self, index: Index, pairs: UInt16s) -> list[Ints]:
         """Find all phrases.
 
         Args:
@@ -45,16 +49,23 @@ class Phrases:
         Returns:
             For each phrase where it begins, rising.
         """
-        places = np.flatnonzero(self._table[pairs >> np.uint32(16)])
+        places = self._candidates(pairs)
         pairs = pairs[places]
         found = []
         for pair, anchor, letters in zip(self._pairs, self._anchors.tolist(), self._letters, strict=True):
             begin = places[pairs == pair] - anchor
             begin = begin[(begin >= 0) & (begin + len(letters) <= len(index.codes))]
-            for step, code in enumerate(letters):
-                begin = begin[_folded(index.codes[begin + step]) == code]
-            found.append(begin)
+            found.append(spelled(index.codes, begin, letters))
         return found
+
+    def _candidates(self, pairs: UInt16s) -> Ints:
+        """Find the places of any of the pairs."""
+        if len(self._different) > _FEW:
+            return np.flatnonzero(self._table.take(pairs))
+        marked = np.zeros(len(pairs), bool)
+        for pair in self._different:
+            marked |= pairs == pair
+        return np.flatnonzero(marked)
 
 
 def _rarest_pair(phrase: str) -> int:
@@ -76,8 +87,8 @@ def prepared(phrases: tuple[str, ...]) -> Phrases:
     return Phrases(phrases)
 
 
-def pairs(codes: UInt32s) -> UInt32s:
-    """Number each character with the one behind it, capitals of ASCII like small letters.
+def pairs(codes: UInt32s) -> UInt16s:
+    """Number each character with the one behind it, capitals of ASCII like small letters; some share a number.
 
     Args:
         codes: Code points, [C].
@@ -85,10 +96,26 @@ def pairs(codes: UInt32s) -> UInt32s:
     Returns:
         [C].
     """
-    folded = _folded(codes)
-    mixed = folded * _PAIR
-    mixed[:-1] ^= folded[1:] * np.uint32(0x85EBCA6B)
-    return mixed * _PAIR
+    folded = codes.astype(np.uint16) | np.uint16(_SMALL)
+    mixed = folded * _FIRST
+    mixed[:-1] ^= folded[1:] * _SECOND
+    return mixed
+
+
+def spelled(codes: UInt32s, begin: Ints, letters: Sequence[int]) -> Ints:
+    """Find which places a phrase stands at.
+
+    Args:
+        codes: Code points, [C].
+        begin: Places to look at; the phrase must fit behind each.
+        letters: Code points of the phrase, small.
+
+    Returns:
+        Those of the places.
+    """
+    for step, code in enumerate(letters):
+        begin = begin[_folded(codes[begin + step]) == code]
+    return begin
 
 
 def _folded(codes: UInt32s) -> UInt32s:

@@ -32,7 +32,7 @@ from qwen_core.data.rules.signs import (
 
 Bools = npt.NDArray[np.bool_]
 
-_ABBREVIATIONS = (
+ABBREVIATIONS = (
     "mt ak ala apr ariz ark aug calif colo conn dec del feb fla ga ia id ill ind jan jul jun kan kans ky la mar mass "
     "mich minn miss n.c n.d n.h n.j n.m n.y neb nebr nev nov oct okla ore pa s.c sep sept tenn va wash wis a.m adm "
     "bros co corp d.c dr e.g gen gov i.e inc jr ltd md messrs mo mont mr mrs ms p.m ph.d prof rep rev sen st vs v.s"
@@ -55,7 +55,7 @@ def tokens(index: Index, bits: UInt16s) -> Spans:
     visible = np.zeros(len(index.codes) + 2, bool)  # a place before and one behind
     np.equal(index.kinds & SPACE, 0, out=visible[1:-1])
     cuts = visible[1:] != visible[:-1]  # a token begins or ends before character i
-    stretches = np.flatnonzero(cuts).reshape(-1, 2)
+    stretches = index.stretches
     dots = _ellipses(index.codes)
     closes = (bits & CLOSES) != 0
     closes |= dots | _lone_stops(index, bits, stretches)
@@ -215,5 +215,5 @@ def ranges(runs: Ints) -> Ints:
 
 @functools.cache
 def _abbreviations() -> npt.NDArray[np.uint64]:
-    index = Index(_ABBREVIATIONS.split())
+    index = Index(ABBREVIATIONS.split())
     return np.sort(index.hashes(index.offsets[:-1], index.offsets[1:] - 1))
