@@ -34,14 +34,13 @@ from qwen_core.cli.options import recipe_address, set_option, with_inputs
 from qwen_core.cli.output import held, refuse_own_input
 from qwen_core.config import Recipe, load_recipe
 from qwen_core.errors import ArtifactError, InputError, PlatformError
-from qwen_core.filesystem import open_filesystem
+from qwen_core.filesystem import open_filesystem, reason_of
 from qwen_core.progress import listening
 
 STAGES = ("ingest", "classifiers", "filter", "dedup")
 RUN_KEY = "curate"
 _INTERRUPTED = 130  # what a shell tells of a command that Ctrl-C ended
 _ANSWER_SECONDS = 5.0
-_ADDRESS_HINT = "Check --address or RAY_ADDRESS; without both this machine alone works"
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -106,11 +105,11 @@ def curate(
         console.print("\nStopped. The same command goes on from here.", highlight=False)
         raise click.exceptions.Exit(_INTERRUPTED) from None
     except OSError as fault:
-        if fault.errno not in _NO_PLACE:
+        if fault.errno not in _NO_PLACE and "://" not in place:
             raise
         raise ArtifactError(
-            f"{place} cannot be written to ({os.strerror(fault.errno)}): make room there, or choose another --output, "
-            f"and run the same command again; what is finished is kept"
+            f"{place} cannot be written to ({reason_of(fault)}): make room there, or choose another --output, and run "
+            f"the same command again; what is finished is kept"
         ) from fault
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False, indent=1))
@@ -131,7 +130,13 @@ def _choose_ray(address: str | None) -> None:
     try:
         socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_ANSWER_SECONDS).close()
     except (OSError, ValueError) as fault:
-        raise PlatformError(f"no Ray answers at {chosen} ({fault}). {_ADDRESS_HINT}") from fault
+        raise _no_ray(chosen, fault) from fault
+
+
+def _no_ray(address: str, fault: Exception) -> PlatformError:
+    return PlatformError(
+        f"no Ray answers at {address} ({fault}): check --address or RAY_ADDRESS; without both this machine alone works"
+    )
 
 
 def _make(recipe: Recipe, place: str, console: Console) -> dict[str, Any]:
@@ -170,9 +175,7 @@ def _run(recipe: Recipe, store: Store, folder: str, console: Console) -> dict[st
             except BaseException as fault:
                 board.state(name, "failed")
                 if isinstance(fault, ConnectionError) and "RAY_ADDRESS" in os.environ:
-                    raise PlatformError(
-                        f"no Ray answers at {os.environ['RAY_ADDRESS']} ({fault}). {_ADDRESS_HINT}"
-                    ) from fault
+                    raise _no_ray(os.environ["RAY_ADDRESS"], fault) from fault
                 raise
             board.state(name, "reused" if is_reused else "done")
     return manifests

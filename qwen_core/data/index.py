@@ -118,10 +118,15 @@ class Index:
     def lines(self) -> Spans:
         """Lines without the space around them; empty ones are left out."""
         begin, end = self.stretches.T
-        last = np.searchsorted(begin, np.flatnonzero(self.kinds & NEWLINE))
+        last = np.searchsorted(begin, self.breaks)
         first = np.concatenate((np.zeros(1, np.int64), last))[:-1]
         filled = last > first
         return self.spans(begin[first[filled]], end[last[filled] - 1])
+
+    @functools.cached_property
+    def breaks(self) -> Ints:
+        """Where lines end, those of the texts included."""
+        return np.flatnonzero(self.kinds & NEWLINE)
 
     @functools.cached_property
     def stretches(self) -> Ints:

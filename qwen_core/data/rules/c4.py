@@ -21,8 +21,7 @@ from qwen_core.data.index import Ints
 from qwen_core.data.rules.batch import Batch, Bools, Broken
 from qwen_core.data.rules.edits import Edits
 from qwen_core.data.rules.phrases import spelled
-from qwen_core.data.rules.sentences import further_sentences, plain_sentences
-from qwen_core.data.rules.signs import ENDS_SENTENCE
+from qwen_core.data.rules.sentences import further_sentences, most_further_sentences
 from qwen_core.data.rules.tokens import ranges
 
 _CITATION_WORDS, _CITATION_DIGITS = ("edit", "citation needed"), 4
@@ -96,16 +95,13 @@ def _has_few_sentences(batch: Batch, kept: Bools, unclear: Bools, missing: Ints)
     """Tell which documents lack sentences, counting those that begin within lines."""
     if not unclear.any():
         return unclear
-    lines = batch.lines
-    unclear = unclear & (lines.sums(plain_sentences(batch) * kept) < missing)
     few = unclear.copy()
-    if unclear.any():  # each further sentence needs a closing sign before it
-        unclear &= batch.index.count((batch.bits & ENDS_SENTENCE) != 0) >= missing
+    unclear = unclear & (batch.lines.sums(most_further_sentences(batch) * kept) >= missing)
     if unclear.any():
         part, chosen = batch.focus(unclear)
-        further = np.zeros(len(lines), np.int64)
+        further = np.zeros(len(batch.lines), np.int64)
         further[chosen] = further_sentences(part)
-        few &= lines.sums(further * kept) < missing
+        few &= batch.lines.sums(further * kept) < missing
     return few
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_core.data.characters import DIGIT, LETTER, NEWLINE, UNSPACED
+from qwen_core.data.characters import DIGIT, LETTER, UNSPACED
 from qwen_core.data.index import Ints
 from qwen_core.data.rules.batch import Batch, Bools, Broken
 from qwen_core.data.rules.tokens import find_runs
@@ -65,7 +65,7 @@ def broken_rules(batch: Batch, limits: Mapping[str, Any]) -> Broken:
 
 def _line_lengths(batch: Batch) -> tuple[Ints, Ints]:
     """Measure each text's longest line, and count its lines."""
-    breaks = np.flatnonzero(batch.index.kinds & NEWLINE)
+    breaks = batch.index.breaks
     lengths = np.diff(breaks, prepend=-1) - 1
     first = np.searchsorted(breaks, batch.index.offsets[:-1])
     return np.maximum.reduceat(lengths, first), np.diff(first, append=len(breaks))
@@ -74,7 +74,7 @@ def _line_lengths(batch: Batch) -> tuple[Ints, Ints]:
 def _says_generated(batch: Batch, lines: int) -> Bools:
     """Tell which texts say within their first lines that a program wrote them."""
     marked = np.zeros(len(batch), bool)
-    breaks = np.flatnonzero(batch.index.kinds & NEWLINE)
+    breaks = batch.index.breaks
     first = np.searchsorted(breaks, batch.index.offsets[:-1])
     last = np.searchsorted(breaks, batch.index.offsets[1:]) - 1
     head_end = breaks[np.minimum(first + max(0, lines - 1), last)]

@@ -114,6 +114,8 @@ def spelled(codes: UInt32s, begin: Ints, letters: Sequence[int]) -> Ints:
         Those of the places.
     """
     for step, code in enumerate(letters):
+        if not len(begin):
+            break
         begin = begin[_folded(codes[begin + step]) == code]
     return begin
 

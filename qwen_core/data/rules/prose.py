@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qwen_core.data.characters import DIGIT, LETTER, NEWLINE, UNSPACED
+from qwen_core.data.characters import DIGIT, LETTER, UNSPACED
 from qwen_core.data.index import Index, Ints
 
 Bools = npt.NDArray[np.bool_]
@@ -74,7 +74,7 @@ def whole_lines(index: Index, lines: Bools) -> Ints:
     Returns:
         [R, 2].
     """
-    breaks = np.flatnonzero(index.kinds & NEWLINE)
+    breaks = index.breaks
     behind = np.searchsorted(breaks, index.lines.start[lines])
     return np.stack((np.where(behind > 0, breaks[behind - 1] + 1, 0), breaks[behind] + 1), axis=1)
 

@@ -32,7 +32,7 @@ from qwen_core.data.rules.signs import (
 
 Bools = npt.NDArray[np.bool_]
 
-ABBREVIATIONS = (
+_ABBREVIATIONS = (
     "mt ak ala apr ariz ark aug calif colo conn dec del feb fla ga ia id ill ind jan jul jun kan kans ky la mar mass "
     "mich minn miss n.c n.d n.h n.j n.m n.y neb nebr nev nov oct okla ore pa s.c sep sept tenn va wash wis a.m adm "
     "bros co corp d.c dr e.g gen gov i.e inc jr ltd md messrs mo mont mr mrs ms p.m ph.d prof rep rev sen st vs v.s"
@@ -215,5 +215,5 @@ def ranges(runs: Ints) -> Ints:
 
 @functools.cache
 def _abbreviations() -> npt.NDArray[np.uint64]:
-    index = Index(ABBREVIATIONS.split())
+    index = Index(_ABBREVIATIONS.split())
     return np.sort(index.hashes(index.offsets[:-1], index.offsets[1:] - 1))
