@@ -22,7 +22,8 @@ def report_of(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
         manifests: By stage; stages that have not run are left out.
 
     Returns:
-        Plain JSON: `stages` (documents, bytes, drops of each), `by_language`, `by_source`, `duplicates`.
+        Plain JSON: `stages` (documents, bytes, drops of each), `by_language`, `by_source`, `faults`,
+        `contamination` (which items of evaluation sets were found), `duplicates`.
     """
     done = {name: manifests[name] for name in _STAGES if name in manifests}
     last = list(done.values())[-1]
@@ -40,6 +41,8 @@ def report_of(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     report |= {name: last.details.get(name, {}) for name in ("by_language", "by_source")}
     if "ingest" in done:
         report["faults"] = done["ingest"].details.get("faults", [])
+    if "filter" in done:
+        report["contamination"] = done["filter"].details.get("contamination", {})
     if "dedup" in done:
         names = ("clusters", "largest_cluster", "cluster_sizes", "examples")
         report["duplicates"] = {name: done["dedup"].details.get(name) for name in names}
@@ -66,6 +69,9 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
             f"{duplicates['largest_cluster']:,} documents ({sizes})",
             highlight=False,
         )
+    for name, told in report.get("contamination", {}).items():
+        documents, items = told["counts"].get("documents", 0), len(told["items"])
+        console.print(f"Evaluation set {name}: {items:,} items found in {documents:,} documents", highlight=False)
     faults = Counter(fault["reason"] for fault in report.get("faults", []))
     if faults:
         told = ", ".join(f"{reason} {count:,}" for reason, count in faults.most_common())

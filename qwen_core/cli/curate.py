@@ -88,13 +88,13 @@ def curate(
     Examples:
       qwen-core curate crawl/*.warc.gz -o corpus
       qwen-core curate more/ -o corpus --append
-      qwen-core curate a.parquet -o out --set ingest.text_column=content --set 'filter.languages=[zh, en]'
+      qwen-core curate a.parquet -o out --set ingest.columns.text=content --set 'filter.languages=[zh, en]'
       qwen-core inspect corpus                                what was dropped, and why
     """
     place = output.rstrip("/") if "://" in output else str(Path(output).expanduser().absolute())
     console = Console(file=sys.stderr if as_json else sys.stdout)  # named, for what stages print is kept from both
     refuse_own_input(place, inputs)
-    load_recipe(recipe_address(recipe_name), with_inputs(overrides, inputs))  # faults are told before a folder is made
+    _check_lists(load_recipe(recipe_address(recipe_name), with_inputs(overrides, inputs)))
     _choose_ray(address)
     try:
         with held(place):
@@ -108,8 +108,8 @@ def curate(
         if fault.errno not in _NO_PLACE and "://" not in place:
             raise
         raise ArtifactError(
-            f"{place} cannot be written to ({reason_of(fault)}): make room there, or choose another --output, and run "
-            f"the same command again; what is finished is kept"
+            f"{place} cannot be written to ({reason_of(fault)}). When that is mended, or there is room again, run the "
+            f"same command: what is finished is kept"
         ) from fault
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False, indent=1))
@@ -119,6 +119,20 @@ def curate(
         console.print(f"Look into it with: qwen-core inspect {output}", highlight=False, soft_wrap=True)
 
 
+def _check_lists(recipe: Recipe) -> None:
+    """Read what later stages need from outside, so that its faults are told before hours of work, not after."""
+    from qwen_core.data.keywords import read_keywords
+    from qwen_core.jobs.sources import keyword_paths, source_hashes
+
+    for name in ("classifiers", "filter"):
+        source_hashes(name, recipe)
+    read_keywords(list(keyword_paths(recipe).values()), recipe.filter.keywords.languages)
+    if recipe.filter.decontaminate.evaluation:  # not sooner: it loads Ray
+        from qwen_core.jobs.contamination import evaluation_items
+
+        evaluation_items(recipe)
+
+
 def _choose_ray(address: str | None) -> None:
     """Set the Ray to run on; ask whether anything answers there, for Ray itself would try for minutes."""
     if address:
@@ -126,6 +140,8 @@ def _choose_ray(address: str | None) -> None:
     chosen = os.environ.get("RAY_ADDRESS", "local")
     if chosen in ("local", "auto"):
         return
+    if chosen.startswith("http"):
+        raise PlatformError(f"{chosen} is the address of Ray's pages: give --address HOST:6379, or ray://HOST:10001")
     parts = urlsplit(chosen if "://" in chosen else f"//{chosen}")
     try:
         socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_ANSWER_SECONDS).close()

@@ -9,16 +9,15 @@ from typing import Any
 
 import click
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from qwen_core.artifacts import Manifest, Store, local_copy
+from qwen_core.artifacts import Manifest, Store
 from qwen_core.cli.corpus import print_report, report_of
 from qwen_core.cli.curate import manifests_of
 from qwen_core.cli.options import home_option
 from qwen_core.errors import ArtifactError, InputError
-from qwen_core.parts import Part, parts_of
+from qwen_core.parts import Part, parts_of, read_rows
 from qwen_core.platform import Platform
 
 _WAY = ("ingest", "filter", "dedup")
@@ -107,9 +106,9 @@ def _manifests(place: str, home: str | None) -> dict[str, Manifest]:
 
 def _row(uri: str, document: str) -> dict[str, Any] | None:
     """Find a document in a file, reading ids first and the row alone then."""
-    ids = pq.read_table(local_copy(uri), columns=["id"])["id"]
+    ids = read_rows(uri, ["id"])["id"]
     place = pc.index(ids, document).as_py()
-    return pq.read_table(local_copy(uri)).slice(place, 1).to_pylist()[0] if place >= 0 else None
+    return read_rows(uri).slice(place, 1).to_pylist()[0] if place >= 0 else None
 
 
 def _told(row: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:

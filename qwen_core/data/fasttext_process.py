@@ -2,7 +2,7 @@
 
 fastText 0.9.3 fills only a tenth of its input matrix for each thread (`DenseMatrix::uniformThread`): with one
 thread, which alone gives the same bytes twice, nine tenths keep what the memory held before. In a process that did
-other work that is rubbish, at times NaN; in a new one whose large blocks come straight from the system, zeros.
+other work that is rubbish, at times NaN; in a new one whose allocator clears each block, zeros.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from qwen_core.errors import QwenCoreError
 
-_FRESH_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: larger blocks are mapped anew, thus zero, never reused
+_FRESH_MEMORY = {"MALLOC_PERTURB_": "255"}  # glibc fills each new block with this byte inverted: zeros
 
 
 def train_apart(target: Path, scratch: Path, settings: dict[str, Any]) -> None:

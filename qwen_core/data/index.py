@@ -70,7 +70,7 @@ class Spans:
         Returns:
             [N].
         """
-        total = np.concatenate((np.zeros(1, np.int64), np.cumsum(amounts, dtype=np.int64)))
+        total = running_sums(amounts)
         return np.asarray(total[self.offsets[1:]] - total[self.offsets[:-1]])
 
 
@@ -93,7 +93,7 @@ class Index:
         self.codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         self.kinds: UInt8s = kinds().take(self.codes)
         lengths = np.fromiter((len(text) + 1 for text in texts), np.int64, len(texts))
-        self.offsets: Ints = np.concatenate((np.zeros(1, np.int64), lengths.cumsum()))
+        self.offsets = running_sums(lengths)
 
     def __len__(self) -> int:
         """Count the texts."""
@@ -198,6 +198,18 @@ class Index:
             begins |= alone
             ends[1:] |= alone[:-1]
         return self.spans(np.flatnonzero(begins), np.flatnonzero(ends))
+
+
+def running_sums(amounts: npt.NDArray[np.generic]) -> Ints:
+    """Add up whole numbers from the first one on.
+
+    Args:
+        amounts: Numbers or marks, [K].
+
+    Returns:
+        The sum of all before each, and of all behind the last, [K + 1].
+    """
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(amounts, dtype=np.int64)))
 
 
 def run_hashes(hashes: UInt64s, first: Ints, last: Ints) -> UInt64s:

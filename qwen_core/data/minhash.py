@@ -23,7 +23,7 @@ import numpy.typing as npt
 from datasketch import MinHash
 
 from qwen_core.data.characters import SIGN, UInt64s, mix
-from qwen_core.data.index import BASE, BATCH_CHARS, Index, Ints, batches, pieces, run_hashes, run_sums
+from qwen_core.data.index import BASE, BATCH_CHARS, Index, Ints, batches, pieces, run_hashes, run_sums, running_sums
 
 UInt32s = npt.NDArray[np.uint32]
 
@@ -78,18 +78,38 @@ def sketch(texts: Sequence[str], shingle_words: int, num_buckets: int, hashes_pe
     return Sketch(bands, exact, words)
 
 
-def shingle_hashes(index: Index, shingle_words: int) -> tuple[UInt32s, Ints]:
-    """Hash all shingles of a batch.
+def word_hashes(index: Index) -> tuple[UInt64s, Ints]:
+    """Hash the words of a batch, which are the tokens that are no signs: the tokens' hashes are needed anyway.
 
     Args:
         index: Of the texts.
+
+    Returns:
+        Hashes of all texts end to end, [K], and where each text's begin, and the end, [N + 1].
+    """
+    tokens = index.tokens
+    is_word = (index.kinds[tokens.start] & SIGN) == 0
+    return index.token_hashes[is_word], running_sums(is_word)[tokens.offsets]
+
+
+def shingle_hashes(hashes: UInt64s, offsets: Ints, shingle_words: int) -> tuple[UInt32s, Ints]:
+    """Hash all shingles of a batch.
+
+    Args:
+        hashes: Of all words, as `word_hashes` has them.
+        offsets: Where each text's begin, and the end, [N + 1].
         shingle_words: Words in a shingle; a shorter text is one shingle.
 
     Returns:
         Hashes of all texts end to end [H], and where each text's begin, and the end [N + 1]; a text without words
         has none.
     """
-    return _shingles(index.word_hashes, index.words.offsets, shingle_words)
+    counts = np.diff(offsets)
+    lengths = np.where(counts > 0, np.maximum(1, counts - shingle_words + 1), 0)
+    bounds = running_sums(lengths)
+    first = np.arange(bounds[-1]) + np.repeat(offsets[:-1] - bounds[:-1], lengths)
+    last = np.minimum(first + shingle_words, np.repeat(offsets[1:], lengths))
+    return (run_hashes(hashes, first, last) >> np.uint64(32)).astype(np.uint32), bounds
 
 
 def signatures(hashes: UInt32s, offsets: Ints, num_perm: int, seed: int) -> UInt32s:
@@ -146,9 +166,9 @@ def band_hashes(signature: UInt32s, num_buckets: int) -> UInt64s:
 
 def _sketch_batch(index: Index, shingle_words: int, num_perm: int, seed: int) -> tuple[UInt32s, UInt64s, Ints]:
     """Make signatures, exact hashes and counts of words."""
-    hashes, offsets = _words(index)
+    hashes, offsets = word_hashes(index)
     exact = run_sums(index.token_hashes, index.tokens.offsets[:-1], index.tokens.offsets[1:])
-    return signatures(*_shingles(hashes, offsets, shingle_words), num_perm, seed), mix(exact), np.diff(offsets)
+    return signatures(*shingle_hashes(hashes, offsets, shingle_words), num_perm, seed), mix(exact), np.diff(offsets)
 
 
 def _sketch_long(text: str, shingle_words: int, num_perm: int, seed: int) -> tuple[UInt32s, np.uint64, int]:
@@ -158,7 +178,7 @@ def _sketch_long(text: str, shingle_words: int, num_perm: int, seed: int) -> tup
     carried = np.zeros(0, np.uint64)  # the last words before: shingles reach over the pieces' ends
     for start, end in pieces(text):
         index = Index([text[start:end]])
-        hashes, _ = _words(index)
+        hashes, _ = word_hashes(index)
         words += len(hashes)
         hashes = np.concatenate((carried, hashes))
         if len(hashes) >= shingle_words:
@@ -172,26 +192,9 @@ def _sketch_long(text: str, shingle_words: int, num_perm: int, seed: int) -> tup
     return signature, mix(np.array([exact % 2**64], np.uint64))[0], words
 
 
-def _words(index: Index) -> tuple[UInt64s, Ints]:
-    """Hash words, which are the tokens that are no signs: the tokens' hashes are needed anyway."""
-    tokens = index.tokens
-    is_word = (index.kinds[tokens.start] & SIGN) == 0
-    before = np.concatenate((np.zeros(1, np.int64), np.cumsum(is_word)))
-    return index.token_hashes[is_word], before[tokens.offsets]
-
-
 def _signature(hashes: UInt64s, shingle_words: int, num_perm: int, seed: int) -> UInt32s:
     """Make the signature of one run of words."""
-    return signatures(*_shingles(hashes, np.array([0, len(hashes)]), shingle_words), num_perm, seed)
-
-
-def _shingles(hashes: UInt64s, offsets: Ints, shingle_words: int) -> tuple[UInt32s, Ints]:
-    counts = np.diff(offsets)
-    lengths = np.where(counts > 0, np.maximum(1, counts - shingle_words + 1), 0)
-    bounds = np.concatenate((np.zeros(1, np.int64), lengths.cumsum()))
-    first = np.arange(bounds[-1]) + np.repeat(offsets[:-1] - bounds[:-1], lengths)
-    last = np.minimum(first + shingle_words, np.repeat(offsets[1:], lengths))
-    return (run_hashes(hashes, first, last) >> np.uint64(32)).astype(np.uint32), bounds
+    return signatures(*shingle_hashes(hashes, np.array([0, len(hashes)]), shingle_words), num_perm, seed)
 
 
 @functools.lru_cache(maxsize=8)

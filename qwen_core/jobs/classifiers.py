@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from qwen_core.artifacts import Outcome, local_copy, upload
+from qwen_core.artifacts import Outcome, upload
 from qwen_core.data.classify.examples import Columns, Example, read_examples, split_examples
 from qwen_core.data.classify.measures import (
     average_precision,
@@ -37,6 +36,7 @@ from qwen_core.errors import InputError
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.corpus import document_files
 from qwen_core.jobs.sources import example_paths
+from qwen_core.parts import read_rows
 from qwen_core.tracking.classifier_figures import reliability_figure, roc_figure
 
 POSITIVE = {"quality": "high", "toxicity": "toxic"}
@@ -154,7 +154,7 @@ def _tables(context: Context) -> Iterator[pa.Table]:
     files = document_files(context.inputs["ingest"])
     step = max(1, len(files) / _SAMPLED_FILES)
     for number in range(min(len(files), _SAMPLED_FILES)):
-        yield pq.read_table(local_copy(files[int(number * step)]), columns=["id", "text", "language"])
+        yield read_rows(files[int(number * step)], ["id", "text", "language"])
 
 
 def _scored(folder: Path, examples: list[Example]) -> Floats:

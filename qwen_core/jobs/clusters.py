@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
-from qwen_core.artifacts import local_copy
 from qwen_core.data.characters import mix
 from qwen_core.data.components import both_ways, chain_edges, components, contract, digest, large_star, small_star
+from qwen_core.parts import read_rows
 
 Ints = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -117,7 +116,7 @@ def _keys_of_files(files: pa.Table) -> pa.Table:
     """Read the sketches of a part."""
     tables = []
     for file, part in zip(files["file"].to_pylist(), files["part"].to_pylist(), strict=True):
-        sketch = pq.read_table(local_copy(file), columns=["exact", "bands"]).combine_chunks()
+        sketch = read_rows(file, ["exact", "bands"]).combine_chunks()
         exact = sketch["exact"].to_numpy()
         bands = sketch["bands"].combine_chunks()
         flat = bands.flatten().to_numpy() if len(bands) else np.zeros(0, np.uint64)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from qwen_core.artifacts import local_copy
+from qwen_core.config import Recipe
+from qwen_core.data.decontaminate import Item as EvaluationItem
 from qwen_core.data.decontaminate import Ngrams, build_ngrams, count_documents, find_ngrams, read_items, without_common
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.sources import evaluation_paths
-from qwen_core.parts import Part
+from qwen_core.parts import Part, read_rows
 
 
 def evaluation_ngrams(context: Context, parts: Sequence[Part]) -> Ngrams | None:
@@ -31,11 +31,7 @@ def evaluation_ngrams(context: Context, parts: Sequence[Part]) -> Ngrams | None:
         InputError: A set cannot be read.
     """
     section = context.section.decontaminate
-    items = [
-        item
-        for name, path in evaluation_paths(context.recipe).items()
-        for item in read_items(path, section.fields.get(name) or section.fields.get(path.name) or ())
-    ]
+    items = evaluation_items(context.recipe)
     if not items:
         return None
     ngrams = build_ngrams(items, section.words, section.characters, section.min_words, section.min_letter_ratio)
@@ -51,11 +47,31 @@ def evaluation_ngrams(context: Context, parts: Sequence[Part]) -> Ngrams | None:
         ngrams,
         what="counts",
     )
-    documents = sum(pq.read_table(local_copy(part.uri))["documents"].to_numpy() for part in counted)
+    documents = sum(read_rows(part.uri)["documents"].to_numpy() for part in counted)
     return without_common(ngrams, np.asarray(documents), section.max_documents)
+
+
+def evaluation_items(recipe: Recipe) -> list[EvaluationItem]:
+    """Read the recipe's evaluation sets.
+
+    Args:
+        recipe: Names the sets, and the fields that count.
+
+    Returns:
+        Their items.
+
+    Raises:
+        InputError: A set cannot be read.
+    """
+    fields = recipe.filter.decontaminate.fields
+    return [
+        item
+        for name, path in evaluation_paths(recipe).items()
+        for item in read_items(path, fields.get(name) or fields.get(path.name) or ())
+    ]
 
 
 def _count_part(given: dict[str, Any], ngrams: Ngrams) -> Made:
     """Count in how many documents of a part each n-gram stands."""
-    texts = pq.read_table(local_copy(given["uri"]), columns=["text"])["text"].to_pylist()
+    texts = read_rows(given["uri"], ["text"])["text"].to_pylist()
     return Made([pa.table({"documents": count_documents(find_ngrams(texts, ngrams), ngrams)})])

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwen_core.artifacts import Manifest, Outcome, local_copy
+from qwen_core.artifacts import Manifest, Outcome
 from qwen_core.data import tally
 from qwen_core.filesystem import open_filesystem
 from qwen_core.jobs.context import Context
@@ -85,5 +85,6 @@ def _tally_of(context: Context, part: Part) -> Mapping[str, Any]:
 def _columns_of(parts: Sequence[Part]) -> dict[str, str]:
     if not parts:
         return {}
-    schema = pq.read_schema(local_copy(parts[0].uri))
-    return {field.name: str(field.type) for field in schema}
+    filesystem, path = open_filesystem(parts[0].uri)
+    with filesystem.open_input_file(path) as file:
+        return {field.name: str(field.type) for field in pq.read_schema(file)}

@@ -22,9 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from qwen_core.artifacts import Outcome, local_copy
+from qwen_core.artifacts import Outcome
 from qwen_core.data import tally
 from qwen_core.data.components import keepers
 from qwen_core.data.minhash import sketch
@@ -34,7 +33,7 @@ from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import corpus_outcome
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.repeated import cut_repeated
-from qwen_core.parts import Part, parts_of
+from qwen_core.parts import Part, parts_of, read_rows
 from qwen_core.tracking.corpus_figures import clusters_figure, log_counts
 
 _SKETCHED = ("shingle_words", "num_buckets", "hashes_per_bucket", "seed")
@@ -89,7 +88,7 @@ def _sketches(context: Context, parts: Sequence[Part]) -> list[Part]:
 
 def _sketch_part(given: dict[str, Any], settings: dict[str, Any]) -> Made:
     """Compute what is needed to compare one part's documents, a few hundred bytes each."""
-    table = pq.read_table(local_copy(given["uri"]), columns=["id", "text", "quality_score"])
+    table = read_rows(given["uri"], ["id", "text", "quality_score"])
     found = sketch(table["text"].to_pylist(), **settings)
     bands = pa.FixedSizeListArray.from_arrays(pa.array(found.bands.reshape(-1)), settings["num_buckets"])
     columns = {
@@ -114,7 +113,7 @@ def _looked_up(sketches: Sequence[Part], nodes: Ints) -> dict[str, npt.NDArray[A
 
     def read(number: int) -> None:
         chosen = slice(bounds[number], bounds[number + 1])
-        table = pq.read_table(local_copy(sketches[number].uri), columns=list(known))
+        table = read_rows(sketches[number].uri, list(known))
         for name, column in known.items():
             column[chosen] = table[name].to_numpy()[nodes[chosen] & _ROW]
 
@@ -160,7 +159,7 @@ def _write(context: Context, parts: Sequence[Part], dropped: pa.Table) -> list[P
 
 def _without(given: dict[str, Any], _: None) -> Made:
     """Leave documents out of a part."""
-    table = pq.read_table(local_copy(given["uri"]))
+    table = read_rows(given["uri"])
     reasons = np.full(table.num_rows, None, object)
     reasons[given["number"]] = given["reason"]
     gone = table.select(["id", "source", "language"]).take(pa.array(given["number"]))

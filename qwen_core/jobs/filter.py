@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.data import tally
@@ -30,7 +29,7 @@ from qwen_core.jobs.corpus import corpus_outcome
 from qwen_core.jobs.judging import Judged, block_keywords, decontaminate, drop_low_scores, judge_by_rules
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.sources import keyword_paths
-from qwen_core.parts import Part, parts_of
+from qwen_core.parts import Part, parts_of, read_rows
 from qwen_core.tracking.corpus_figures import log_counts
 
 _TOLD_DROPPED = ("id", "source", "language", "url", "quality_score", "toxicity_score")
@@ -107,7 +106,7 @@ def _digest(folders: dict[str, str]) -> str:
 
 def _filter_part(given: dict[str, Any], options: dict[str, Any]) -> Made:
     """Judge the documents of one part."""
-    judged, limits = Judged(pq.read_table(local_copy(given["uri"]))), options["limits"]
+    judged, limits = Judged(read_rows(given["uri"])), options["limits"]
     lines = judge_by_rules(judged, limits)
     terms = block_keywords(judged, options["keywords"], limits["keywords"])
     found = decontaminate(judged, options["ngrams"], limits["decontaminate"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ def run(context: Context) -> Outcome:
         InputError: There is nothing to read, or no document came out of it.
     """
     connect_ray()
-    found = document_sources(context.recipe)
+    found = [_printable(source) for source in document_sources(context.recipe)]
     earlier = _base_parts(context)
     known = {digest for part in earlier for _, digest in part.told["files"]}
     fresh = [source for source in found if not source.content_hash or source.content_hash not in known]
@@ -65,6 +66,16 @@ def run(context: Context) -> Outcome:
     repairs = sum((Counter(part.told.get("repairs", {})) for part in parts), Counter[str]())
     outcome.details |= {"faults": faults[:_MAX_FAULTS], "repairs": dict(repairs)}
     return outcome
+
+
+def _printable(source: Source) -> Source:
+    """Count a file whose name is no UTF-8 as one that cannot be read: no column could tell its name."""
+    try:
+        source.path.encode()
+    except UnicodeEncodeError:
+        path = source.path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return replace(source, path=path, kind="unreadable_path", size=0, content_hash="")
+    return source
 
 
 def _base_parts(context: Context) -> list[Part]:

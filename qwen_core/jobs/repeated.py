@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray.data
 
-from qwen_core.artifacts import local_copy
 from qwen_core.data import tally
 from qwen_core.data.lines import find_lines, repeated_lines, without_lines
 from qwen_core.jobs.clusters import ROW_BITS, collect
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.parts import Item, Made, is_own, make_parts, part_fingerprint
-from qwen_core.parts import Part
+from qwen_core.parts import Part, read_rows
 
 _PARTITION_BYTES = 32_000_000  # of texts; a line takes 16 bytes in the shuffle
 
@@ -53,14 +51,18 @@ def cut_repeated(context: Context, parts: Sequence[Part]) -> list[Part]:
         found, first = repeated_lines(hashes, batch["number"].to_numpy(), section.min_repeats)
         return pa.table({"hash": found, "first": first})
 
-    shuffled = (
-        ray.data.from_arrow(files)
-        .repartition(len(parts))
-        .map_batches(lines_of, batch_size=1, batch_format="pyarrow")
-        .repartition(partitions, keys=["hash"])
-        .map_batches(repeated, batch_size=None, batch_format="pyarrow")
-    )
-    hashes, first = collect(shuffled, hash=np.uint64, first=np.int64)
+    if partitions == 1:  # one task sees every line: a shuffle would only take its seconds
+        table = ray.get(ray.remote(num_cpus=1)(lambda batch: repeated(lines_of(batch))).remote(files))
+        hashes, first = table["hash"].to_numpy(), table["first"].to_numpy()
+    else:
+        shuffled = (
+            ray.data.from_arrow(files)
+            .repartition(len(parts))
+            .map_batches(lines_of, batch_size=1, batch_format="pyarrow")
+            .repartition(partitions, keys=["hash"])
+            .map_batches(repeated, batch_size=None, batch_format="pyarrow")
+        )
+        hashes, first = collect(shuffled, hash=np.uint64, first=np.int64)
     order = np.argsort(hashes)
     found = hashes[order], first[order]
     digest = hashlib.blake2b(found[0].tobytes() + found[1].tobytes(), digest_size=8).hexdigest()
@@ -77,7 +79,7 @@ def cut_repeated(context: Context, parts: Sequence[Part]) -> list[Part]:
 
 def _lines(file: str, part: int, unit: Any, min_chars: int) -> pa.Table:
     """List the lines of one part, each of a document once."""
-    texts = pq.read_table(local_copy(file), columns=["text"])["text"].to_pylist()
+    texts = read_rows(file, ["text"])["text"].to_pylist()
     lines = find_lines(texts, unit, min_chars)
     pairs = np.unique(np.stack((lines.hashes.view(np.int64), (part << ROW_BITS) + lines.text)), axis=1)
     return pa.table({"hash": pairs[0], "number": pairs[1]})
@@ -85,7 +87,7 @@ def _lines(file: str, part: int, unit: Any, min_chars: int) -> pa.Table:
 
 def _cut(given: dict[str, Any], options: dict[str, Any]) -> Made:
     """Write a part without its repeated lines; a document of which nothing is left is dropped."""
-    table = pq.read_table(local_copy(given["uri"]))
+    table = read_rows(given["uri"])
     numbers = (given["part"] << ROW_BITS) + np.arange(table.num_rows, dtype=np.int64)
     texts, cut = without_lines(
         table["text"].to_pylist(), numbers, options["found"], options["unit"], options["min_chars"]
@@ -98,7 +100,7 @@ def _cut(given: dict[str, Any], options: dict[str, Any]) -> Made:
     gone = gone.append_column("reason", pa.array(["repeated_lines"] * gone.num_rows, pa.string()))
     gone = gone.append_column("kept", pa.array([""] * gone.num_rows, pa.string()))
     if given["dropped"]:
-        gone = pa.concat_tables([pq.read_table(local_copy(given["dropped"])), gone], promote_options="permissive")
+        gone = pa.concat_tables([read_rows(given["dropped"]), gone], promote_options="permissive")
     return Made([table.filter(pc.invert(pa.array(is_empty)))], {**told, "characters_cut": int(cut.sum())}, gone)
 
 

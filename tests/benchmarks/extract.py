@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import html
-import json
-import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+
+from tests.benchmarks.corpus import is_here, megabytes, rows
+from tests.benchmarks.measure import timed
 
 _PAGES = "web/readability_pages.jsonl.gz"
 # A Han or Kana character or a Hangul syllable counts as a word.
@@ -59,13 +57,10 @@ def main() -> None:
 
     from qwen_core.data.extract import main_text
 
-    folder = os.environ.get("QWEN_CORE_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data"
-    path = Path(folder) / _PAGES
-    if not path.exists():
-        print(f"Main text of web pages: passed over, for {_PAGES} is not there")
+    if not is_here(_PAGES):
+        print(f"Main text of web pages: skipped, {_PAGES} is not there")
         return
-    with gzip.open(path) as file:
-        pages = [json.loads(line) for line in file]
+    pages = rows(_PAGES)
     expected = [text_of(page["expected_html"]) for page in pages]
     contenders: dict[str, Callable[[str], str | None]] = {
         "qwen-core": main_text,
@@ -74,12 +69,10 @@ def main() -> None:
         "trafilatura, fast": lambda page: trafilatura.extract(page, fast=True),
         "trafilatura, recall": lambda page: trafilatura.extract(page, favor_recall=True),
     }
-    megabytes = sum(len(page["html"].encode()) for page in pages) / 1e6
-    print(f"Main text of {len(pages)} web pages, {megabytes:.1f} MB, F1 of words, one core")
+    size = megabytes(page["html"] for page in pages)
+    print(f"Main text of {len(pages)} web pages, {size:.1f} MB, F1 of words, one core")
     for name, extract in contenders.items():
-        started = time.process_time()
-        found = [extract(page["html"]) or "" for page in pages]
-        rate = megabytes / (time.process_time() - started)
+        seconds, found = timed(lambda extract=extract: [extract(page["html"]) or "" for page in pages], turns=1)
         scores = [compare_bags(text, wanted) for text, wanted in zip(found, expected, strict=True)]
         f1, precision, recall = (sum(column) / len(pages) for column in zip(*scores, strict=True))
-        print(f"  {name:28} F1 {f1:.4f}   precision {precision:.4f}   recall {recall:.4f} {rate:8,.1f} MB/s")
+        print(f"  {name:28} F1 {f1:.4f}   precision {precision:.4f}   recall {recall:.4f} {size / seconds:8,.1f} MB/s")

@@ -6,23 +6,18 @@ how far scores are the share of right labels, and how often prose is taken for s
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
-import json
-import os
-import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from qwen_core.data.language import label
-from tests.benchmarks.measure import compare
+from tests.benchmarks.corpus import is_here, megabytes, rows, texts
+from tests.benchmarks.measure import compare, timed, times_as_fast
 
-_SHARED = Path(os.environ.get("QWEN_CORE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+_FILE = "langid/udhr.jsonl.gz"
 _MIN_CHARS, _MAX_CHARS, _TURNS = 20, 20_000, 3
 
 Identify = Callable[[list[str]], list[str]]
@@ -30,40 +25,37 @@ Identify = Callable[[list[str]], list[str]]
 
 def main() -> None:
     """Measure on the shared data; without them there is nothing to measure."""
-    file = _SHARED / "langid" / "udhr.jsonl.gz"
-    if not file.is_file():
-        print(f"Language labels: skipped, {file} is not here")
+    if not is_here(_FILE, "pretrain"):
+        print(f"Language labels: skipped, {_FILE} is not there")
         return
-    rows = [row for row in _read(file) if len(row["text"]) >= _MIN_CHARS]
-    texts, truth = [row["text"] for row in rows], np.array([row["lang"] for row in rows])
+    labelled = [row for row in rows(_FILE) if len(row["text"]) >= _MIN_CHARS]
+    paragraphs, truth = [row["text"] for row in labelled], np.array([row["lang"] for row in labelled])
     contenders = {"qwen-core": _ours, **_peers()}
-    megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    print(f"Language of {len(texts)} paragraphs, {megabytes:.1f} MB, CPU time of one core, {_TURNS} turns")
-    seconds = {name: min(_cpu_seconds(work, texts) for _ in range(_TURNS)) for name, work in contenders.items()}
+    size = megabytes(paragraphs)
+    print(f"Language of {len(paragraphs)} paragraphs, {size:.1f} MB, CPU time of one core, {_TURNS} turns")
+    ours = None
     for name, work in contenders.items():
-        found = np.array(work(texts))
-        times = seconds[name] / seconds["qwen-core"]
-        ratio = "" if name == "qwen-core" else f"   qwen-core is {times:.2f} times as fast"
-        print(f"  {name:28} {(found == truth).mean():7.2%} right {megabytes / seconds[name]:8.2f} MB/s{ratio}")
+        work(paragraphs[:5])  # models load at the first call
+        seconds, answer = timed(lambda work=work: work(paragraphs), _TURNS)
+        found = np.array(answer)
+        ratio = times_as_fast(seconds, ours) if ours else ""
+        ours = ours or seconds
+        print(f"  {name:28} {(found == truth).mean():7.2%} right {size / seconds:8.2f} MB/s{ratio}")
         print(f"    confused: {_confused(truth, found)}")
-    _calibration(texts, truth)
+    _calibration(paragraphs, truth)
     _code()
-    books = [row["text"][:_MAX_CHARS] for row in _read(_SHARED / "pretrain" / "en_books.jsonl.gz")][:50]
+    books = [text[:_MAX_CHARS] for text in texts(["pretrain/en_books"])][:50]
     peer = _peers()["py3langid"]
     compare(
         "Language of English books in documents of 20,000 characters; ours reads three pieces of each",
         "MB/s",
-        sum(len(text.encode()) for text in books) / 1e6,
+        megabytes(books),
         lambda: _ours(books),
         {
             "py3langid, whole": lambda: peer(books),
             "py3langid, 1,500 characters": lambda: peer([t[:1500] for t in books]),
         },
     )
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
 
 
 def _ours(texts: list[str]) -> list[str]:
@@ -88,21 +80,16 @@ def _peers() -> dict[str, Identify]:
     return peers
 
 
-def _cpu_seconds(work: Identify, texts: list[str]) -> float:
-    work(texts[:5])  # models load at the first call
-    started = time.process_time()
-    work(texts)
-    return time.process_time() - started
-
-
 def _confused(truth: np.ndarray, found: np.ndarray) -> str:
     pairs = Counter(zip(truth[truth != found].tolist(), found[truth != found].tolist(), strict=True))
     return ", ".join(f"{right} as {wrong} {count}" for (right, wrong), count in pairs.most_common(8)) or "nothing"
 
 
-def _calibration(texts: list[str], truth: np.ndarray) -> None:
+def _calibration(paragraphs: list[str], truth: np.ndarray) -> None:
     """Cut the paragraphs into pieces of 40 characters, for whole ones leave hardly a score below one."""
-    pieces = [(text[at : at + 40], name) for text, name in zip(texts, truth, strict=True) for at in range(0, 120, 40)]
+    pieces = [
+        (text[at : at + 40], name) for text, name in zip(paragraphs, truth, strict=True) for at in range(0, 120, 40)
+    ]
     pieces = [(text, name) for text, name in pieces if len(text) == 40]
     languages, scores, _ = label(pa.array([text for text, _ in pieces]))
     right = np.array(languages.to_pylist()) == np.array([name for _, name in pieces])
@@ -118,5 +105,5 @@ def _calibration(texts: list[str], truth: np.ndarray) -> None:
 def _code() -> None:
     print("Labelled 'code' without a look at file names")
     for name in ("code", "en_tech", "zh_tech", "multi_tech", "en_books", "zh_classics"):
-        found = _ours([row["text"][:_MAX_CHARS] for row in _read(_SHARED / "pretrain" / f"{name}.jsonl.gz")])
+        found = _ours([text[:_MAX_CHARS] for text in texts([f"pretrain/{name}"])])
         print(f"  {name:28} {found.count('code'):6} of {len(found):6} ({found.count('code') / len(found):.2%})")

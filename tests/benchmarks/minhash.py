@@ -9,32 +9,27 @@ from __future__ import annotations
 
 import collections
 import functools
-import gzip
 import importlib.util
 import itertools
-import json
-import os
 import re
 import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasketch import MinHash
 from scipy.sparse import csr_array, triu
 
-import qwen_core.demo
 from qwen_core.data.index import Index
-from qwen_core.data.minhash import shingle_hashes, signatures, sketch
+from qwen_core.data.minhash import shingle_hashes, signatures, sketch, word_hashes
+from tests.benchmarks.corpus import is_here, megabytes, rows, texts
+from tests.benchmarks.measure import timed, times_as_fast
 
-_SHARED = Path(os.environ.get("QWEN_CORE_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
+_NEWS = "neardup/en_news_reuters.jsonl.gz"
 _SHINGLE, _SEED, _THRESHOLD = 5, 1, 0.8
 _SEEDS = range(1, 11)
 _SHAPES = ((14, 8), (32, 8))
 _TEXTS = {"English": ("pretrain/en_tech", "pretrain/en_books"), "Chinese": ("pretrain/zh_tech", "pretrain/zh_classics")}
-_BUNDLED = {"English": "documents_en.jsonl", "Chinese": "documents_zh.jsonl"}
 _PEER_MEGABYTES = {"datatrove": 1.2, "rensa": 6.0, "datasketch": 4.0}
 _WORD = {"English": re.compile(r"\w+"), "Chinese": re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")}
 Pairs = set[tuple[int, int]]
@@ -42,15 +37,15 @@ Pairs = set[tuple[int, int]]
 
 def main() -> None:
     """Time signatures of English and Chinese text, then compare what is found with the exact truth."""
-    for language in _TEXTS:
-        texts = _load(language)
+    for language, names in _TEXTS.items():
+        documents = texts(names)
         for num_buckets, hashes_per_bucket in _SHAPES:
-            _speed(language, texts, num_buckets, hashes_per_bucket)
-    if (_SHARED / "neardup").is_dir():
-        _recall(_lines(_SHARED / "neardup/en_news_reuters.jsonl.gz"))
+            _speed(language, documents, num_buckets, hashes_per_bucket)
+    if is_here(_NEWS):
+        _recall([row["text"] for row in rows(_NEWS)])
 
 
-def _speed(language: str, texts: list[str], num_buckets: int, hashes_per_bucket: int) -> None:
+def _speed(language: str, documents: list[str], num_buckets: int, hashes_per_bucket: int) -> None:
     ours = functools.partial(
         sketch,
         shingle_words=_SHINGLE,
@@ -58,13 +53,13 @@ def _speed(language: str, texts: list[str], num_buckets: int, hashes_per_bucket:
         hashes_per_bucket=hashes_per_bucket,
         seed=_SEED,
     )
-    size = _megabytes(texts)
+    size = megabytes(documents)
     print(f"MinHash, {language}, {size:.1f} MB, {_SHINGLE}-word shingles, {num_buckets} x {hashes_per_bucket}")
-    print(f"  {'qwen-core':12} {size / _cpu_seconds(lambda: ours(texts)):8.2f} MB/s per core, bands and exact hash too")
+    print(f"  {'qwen-core':12} {size / timed(lambda: ours(documents))[0]:8.2f} MB/s per core, bands and exact hash too")
     for name, work in _peers(language, num_buckets, hashes_per_bucket).items():
-        some = _some(texts, _PEER_MEGABYTES[name])
-        theirs, own = _cpu_seconds(lambda w=work, s=some: w(s)), _cpu_seconds(lambda s=some: ours(s))
-        print(f"  {name:12} {_megabytes(some) / theirs:8.2f} MB/s   qwen-core is {theirs / own:.1f} times as fast")
+        some = documents[:: max(1, round(size / _PEER_MEGABYTES[name]))]  # drawn evenly
+        (theirs, _), (own, _) = timed(lambda w=work, s=some: w(s)), timed(lambda s=some: ours(s))
+        print(f"  {name:12} {megabytes(some) / theirs:8.2f} MB/s{times_as_fast(theirs, own)}")
 
 
 def _peers(language: str, num_buckets: int, hashes_per_bucket: int) -> dict[str, Callable[[list[str]], Any]]:
@@ -139,7 +134,7 @@ def _recall(texts: list[str]) -> None:
 def _signers(texts: list[str], num_buckets: int, hashes_per_bucket: int) -> dict[str, Callable[[int], np.ndarray]]:
     """Make what computes all signatures from a seed, by contender."""
     num_perm = num_buckets * hashes_per_bucket
-    hashes, offsets = shingle_hashes(Index(texts), _SHINGLE)
+    hashes, offsets = shingle_hashes(*word_hashes(Index(texts)), _SHINGLE)
     found: dict[str, Callable[[int], np.ndarray]] = {
         "qwen-core": lambda seed: signatures(hashes, offsets, num_perm, seed)
     }
@@ -183,33 +178,3 @@ def _pairs(signature: np.ndarray, num_buckets: int) -> Pairs:
         for members in buckets.values():
             found.update(itertools.combinations(members, 2))
     return found
-
-
-def _load(language: str) -> list[str]:
-    if (_SHARED / "pretrain").is_dir():
-        return [text for name in _TEXTS[language] for text in _lines(_SHARED / f"{name}.jsonl.gz")]
-    return _lines(Path(qwen_core.demo.__file__).parent / _BUNDLED[language]) * 10
-
-
-def _lines(path: Path) -> list[str]:
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [json.loads(line)["text"] for line in content.splitlines()]
-
-
-def _some(texts: list[str], megabytes: float) -> list[str]:
-    """Draw texts evenly, of about so much in all."""
-    return texts[:: max(1, round(_megabytes(texts) / megabytes))]
-
-
-def _megabytes(texts: list[str]) -> float:
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) / 1e6
-
-
-def _cpu_seconds(work: Callable[[], Any]) -> float:
-    """Take the best of three turns."""
-    best = float("inf")
-    for _ in range(3):
-        started = time.process_time()
-        work()
-        best = min(best, time.process_time() - started)
-    return best

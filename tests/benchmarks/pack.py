@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 
 from qwen_core.data.mix import draws
 from qwen_core.data.pack import pack
 from qwen_core.tokenizer import ChatTokenizer, train_tokenizer
-from tests.benchmarks.corpus import texts
+from tests.benchmarks.corpus import megabytes, texts
+from tests.benchmarks.measure import timed
 
 _LENGTHS = (512, 2048, 8192)
 _COPIES = 4
@@ -19,15 +17,15 @@ _COPIES = 4
 def main() -> None:
     """Train, encode, pack; print each with its peer, measured in the same run."""
     documents = texts(("pretrain/en_tech", "pretrain/zh_tech", "pretrain/code"))[::6]
-    megabytes = sum(len(text.encode()) for text in documents) / 1e6
-    seconds, trained = _timed(lambda: train_tokenizer(iter([documents]), 8192, 2))
-    print(f"Tokenizer of 8,192 entries on {megabytes:.1f} MB, in CPU time of one core")
-    print(f"  {'training':34} {megabytes / seconds:10.2f} MB/s")
+    size = megabytes(documents)
+    seconds, trained = timed(lambda: train_tokenizer(iter([documents]), 8192, 2))
+    print(f"Tokenizer of 8,192 entries on {size:.1f} MB, in CPU time of one core")
+    print(f"  {'training':34} {size / seconds:10.2f} MB/s")
     tokenizer = ChatTokenizer(trained)
-    encoding, (tokens, lengths) = _timed(lambda: tokenizer.encode_documents(documents, tokenizer.endoftext_id))
-    bare, _ = _timed(lambda: trained.encode_batch_fast(documents, add_special_tokens=False))
-    print(f"  {'encoding, to one array':34} {megabytes / encoding:10.2f} MB/s")
-    print(f"  {'the library alone':34} {megabytes / bare:10.2f} MB/s")
+    encoding, (tokens, lengths) = timed(lambda: tokenizer.encode_documents(documents, tokenizer.endoftext_id))
+    bare, _ = timed(lambda: trained.encode_batch_fast(documents, add_special_tokens=False))
+    print(f"  {'encoding, to one array':34} {size / encoding:10.2f} MB/s")
+    print(f"  {'the library alone':34} {size / bare:10.2f} MB/s")
     _draws()
     tokens, lengths = np.tile(tokens, _COPIES), np.tile(lengths, _COPIES)
     for max_seq_len in _LENGTHS:
@@ -40,7 +38,7 @@ def _packing(tokens: np.ndarray, lengths: np.ndarray, max_seq_len: int, tokenize
     rates = {}
     for method in ("concatenate", "best_fit"):
         options = {"separator": tokenizer.endoftext_id, "token_bytes": sizes, "method": method, "order": order}
-        seconds, packed = _timed(lambda options=options: pack(tokens, lengths, max_seq_len=max_seq_len, **options))
+        seconds, packed = timed(lambda options=options: pack(tokens, lengths, max_seq_len=max_seq_len, **options))
         rates[method] = len(tokens) / seconds / 1e6
         padding = 1 - len(tokens) / (packed.table.num_rows * max_seq_len)
         cut = packed.cut_documents / packed.documents
@@ -52,7 +50,7 @@ def _packing(tokens: np.ndarray, lengths: np.ndarray, max_seq_len: int, tokenize
         ("concatenate", "a plain loop that concatenates", _concatenate_loop),
         ("best_fit", "a plain loop, first fit decreasing", _first_fit_loop),
     ):
-        seconds, rows = _timed(lambda loop=loop: loop(documents, max_seq_len), rounds=1)
+        seconds, rows = timed(lambda loop=loop: loop(documents, max_seq_len), turns=1)
         rate, padding = count / seconds / 1e6, 1 - count / (rows * max_seq_len)
         told = f"padding {padding:.2%}; {name} is {rates[name] / rate:.1f} times as fast"
         print(f"  {peer:34} {rate:10.2f} M tokens/s   {told}")
@@ -89,17 +87,7 @@ def _first_fit_loop(documents: list[list[int]], max_seq_len: int) -> int:
 def _draws() -> None:
     """Draws of ids as `ingest` gives them, and of others, which are hashed one by one."""
     ids = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(200_000)]
-    ours, _ = _timed(lambda: draws(ids, 1, "mix"))
-    hashed, _ = _timed(lambda: draws([f"x{name}" for name in ids], 1, "mix"))
+    ours, _ = timed(lambda: draws(ids, 1, "mix"))
+    hashed, _ = timed(lambda: draws([f"x{name}" for name in ids], 1, "mix"))
     print(f"Draws of {len(ids):,} documents")
     print(f"  {'ids read as numbers':34} {len(ids) / ours / 1e6:10.2f} M/s   {hashed / ours:.1f} times hashed ids")
-
-
-def _timed(work: Callable[[], object], rounds: int = 2) -> tuple[float, object]:
-    """Time the best of some rounds, in CPU time."""
-    best, result = float("inf"), None
-    for _ in range(rounds):
-        started = time.process_time()
-        result = work()
-        best = min(best, time.process_time() - started)
-    return best, result

@@ -1,18 +1,13 @@
 """The four English rule families beside datatrove's, per core of CPU time, and whether both keep the same documents.
 
 Both read the same texts with line ends as `ingest` leaves them, and the same thresholds: datatrove's, with the settings
-of `AS_DATATROVE` for ours. Text: `../shared/data` (or $QWEN_CORE_SHARED_DATA), else the bundled documents.
+of `AS_DATATROVE` for ours. Text: the shared data, else the bundled documents.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from datatrove.data import Document
@@ -23,9 +18,10 @@ from datatrove.pipeline.filters import (
     GopherRepetitionFilter,
 )
 
-import qwen_core.demo
 from qwen_core.config.filter import Filter
 from qwen_core.data.rules import judge
+from tests.benchmarks.corpus import bundled_texts, is_here, megabytes, rows
+from tests.benchmarks.measure import timed, times_as_fast
 
 AS_DATATROVE: dict[str, Any] = {
     "passes_over_code": False,
@@ -57,19 +53,22 @@ Decide = Callable[[list[str]], list[str | None]]
 
 def main() -> None:
     """Time each family by itself, then all in the order of FineWeb's pipeline."""
-    texts = list(_texts())
-    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    texts = _texts()
+    size = megabytes(texts)
     theirs = _theirs()
-    print(f"Quality rules, {len(texts):,} English documents, {megabytes:.1f} MB, CPU time of one core")
+    print(f"Quality rules, {len(texts):,} English documents, {size:.1f} MB, CPU time of one core")
     for name in (*_FAMILIES, "together"):
         chosen = _FAMILIES if name == "together" else (name,)
         peers = [theirs[family] for family in chosen]
-        ours, seconds = _timed(_ours(chosen), texts)
-        others, their_seconds = _timed(lambda texts, peers=peers: [_asked(peers, text) for text in texts], texts)
+        decide = _ours(chosen)
+        decide(texts[::50])  # tables and models are loaded once for each process
+        _asked(peers, texts[0])
+        seconds, ours = timed(lambda decide=decide: decide(texts))
+        their_seconds, others = timed(lambda peers=peers: [_asked(peers, text) for text in texts], turns=1)
         equal = sum((mine is None) == (other is None) for mine, other in zip(ours, others, strict=True))
         print(
-            f"  {name:18} qwen-core {megabytes / seconds:7.2f} MB/s   datatrove {megabytes / their_seconds:6.3f} MB/s"
-            f"   {their_seconds / seconds:6.1f} times   equal decisions {equal / len(texts):.2%}"
+            f"  {name:18} {size / seconds:7.2f} MB/s   datatrove {size / their_seconds:6.3f} MB/s"
+            f"{times_as_fast(their_seconds, seconds)}   equal decisions {equal / len(texts):.2%}"
         )
         kinds = Counter(
             (other, mine) for mine, other in zip(ours, others, strict=True) if (mine is None) != (other is None)
@@ -96,18 +95,6 @@ def _asked(filters: list[Any], text: str) -> str | None:
     return None
 
 
-def _timed(decide: Decide, texts: list[str]) -> tuple[list[str | None], float]:
-    decide(texts[::50])  # tables and models are loaded once for each process
-    started = time.process_time()
-    answer = decide(texts)
-    return answer, time.process_time() - started
-
-
-def bundled_texts() -> Iterator[str]:
-    """Read the documents that the project ships."""
-    yield from _read(Path(qwen_core.demo.__file__).parent / "documents_en.jsonl", 1)
-
-
 def datatrove_reasons(texts: list[str]) -> list[str | None]:
     """Ask all four filters of datatrove."""
     filters = list(_theirs().values())
@@ -124,23 +111,7 @@ def _theirs() -> dict[str, Any]:
     return dict(zip(_FAMILIES, filters, strict=True))
 
 
-def _texts() -> Iterator[str]:
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    root = Path(os.environ.get("QWEN_CORE_SHARED_DATA", default))
-    files = {root / name: step for name, step in _FILES.items() if (root / name).exists()}
-    for path, step in files.items():
-        yield from _read(path, step)
-    if not files:
-        yield from bundled_texts()
-
-
-def _read(path: Path, step: int) -> Iterator[str]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            if line.strip() and number % step == 0:
-                text = line.strip() if path.suffix == ".txt" else json.loads(line)["text"]
-                yield text.replace("\r\n", "\n")
-
-
-if __name__ == "__main__":
-    main()
+def _texts() -> list[str]:
+    files = {name: step for name, step in _FILES.items() if is_here(name)}
+    texts = [row["text"] for name, step in files.items() for row in rows(name, step)] or bundled_texts("en")
+    return [text.replace("\r\n", "\n") for text in texts]

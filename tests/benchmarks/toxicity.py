@@ -6,7 +6,6 @@ Both data sets contain offensive text; nothing of it is printed.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,8 +20,10 @@ from qwen_core.data.classify.examples import Columns, Example, read_examples, sp
 from qwen_core.data.classify.measures import average_precision, calibration_error, f1_score, reliability, roc_auc
 from qwen_core.data.classify.model import Settings, scores, train_classifier
 from qwen_core.data.fasttext_process import train_apart
+from tests.benchmarks.corpus import SHARED, is_here, megabytes
+from tests.benchmarks.measure import timed
 
-_FOLDER = Path(os.environ.get("QWEN_CORE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")) / "toxicity"
+_FOLDER = "toxicity"
 _LABELS = ("toxic", "clean")
 _COLD = Columns(text="TEXT", label="label", labels={"1": "toxic", "0": "clean"}, fixed_language="zh")
 _DAVIDSON = Columns(text="tweet", label="class", labels={"0": "toxic", "1": "toxic", "2": "clean"}, fixed_language="en")
@@ -32,8 +33,8 @@ Scorer = Callable[[list[Example]], np.ndarray]
 
 def main() -> None:
     """Train on each set, and on both together, and print what the classifiers reach on texts that they never saw."""
-    if not _FOLDER.is_dir():
-        print(f"Toxicity: skipped, there is no {_FOLDER.name} folder of labelled data (QWEN_CORE_SHARED_DATA)")
+    if not is_here(_FOLDER):
+        print(f"Toxicity: skipped, {_FOLDER} is not there")
         return
     cold = (_read("cold_train.csv", _COLD), _read("cold_dev.csv", _COLD))
     davidson = split_examples(_read("davidson_labeled_data.csv", _DAVIDSON), 0.2, seed=42)
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def _read(name: str, columns: Columns) -> list[Example]:
-    examples, _ = read_examples(_FOLDER / name, columns, _LABELS)
+    examples, _ = read_examples(SHARED / _FOLDER / name, columns, _LABELS)
     return split_examples(examples, 0.0, seed=0)[0] if name == "cold_train.csv" else examples
 
 
@@ -94,9 +95,8 @@ def _measure(
         score = build(train, Path(folder))
         trained = time.perf_counter() - started
         score(test[:100])  # loads the model
-        began = time.process_time()
-        values = np.clip(score(test), 0, 1)
-        rate = sum(len(example.text.encode()) for example in test) / 1e6 / (time.process_time() - began)
+        seconds, values = timed(lambda: np.clip(score(test), 0, 1), turns=1)
+        rate = megabytes(example.text for example in test) / seconds
     print(
         f"  {title:48} {roc_auc(values, truth):.4f}  {average_precision(values, truth):.4f}  "
         f"{f1_score(values, truth):.4f}  {calibration_error(values, truth):.4f}  {trained:6.1f} s  {rate:6.1f} MB/s"

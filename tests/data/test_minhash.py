@@ -10,7 +10,7 @@ from datasketch import MinHash
 import qwen_core.data.index
 from qwen_core.data.components import chain_edges, components
 from qwen_core.data.index import BATCH_CHARS, Index
-from qwen_core.data.minhash import band_hashes, shingle_hashes, signatures, sketch
+from qwen_core.data.minhash import band_hashes, shingle_hashes, signatures, sketch, word_hashes
 
 NOUNS = ("river", "stone", "cloud", "engine", "letter", "market", "winter", "garden", "signal", "theory", "bridge")
 SIGNS = "河水流向大海慢沉下细沙石山风云雨雪花草木鸟虫鱼人心手足口目耳舌"
@@ -37,7 +37,7 @@ def _clusters(texts):
 @pytest.mark.parametrize("num_perm", [112, 256, 7])
 def test_signature_equals_datasketch_on_the_same_hashes(num_perm):
     texts = ["", _text(0), _text(1), "two words", "", "河水流向大海，慢慢沉下细沙。", _text(2, 30_000), _text(3, 9)]
-    hashes, offsets = shingle_hashes(Index(texts), 5)
+    hashes, offsets = shingle_hashes(*word_hashes(Index(texts)), 5)
     ours = signatures(hashes, offsets, num_perm, seed=7)
     for row, (start, end) in enumerate(itertools.pairwise(offsets)):
         reference = MinHash(num_perm=num_perm, seed=7, scheme="affine32", hashfunc=int)
@@ -46,13 +46,13 @@ def test_signature_equals_datasketch_on_the_same_hashes(num_perm):
 
 
 def test_shingles_do_not_depend_on_the_batch_nor_on_case_nor_on_signs():
-    alone, _ = shingle_hashes(Index(["a b"]), 5)
-    hashes, offsets = shingle_hashes(Index(["", "A, b!", "c d e f g h", "x c d e f g"]), 5)
+    alone, _ = shingle_hashes(*word_hashes(Index(["a b"])), 5)
+    hashes, offsets = shingle_hashes(*word_hashes(Index(["", "A, b!", "c d e f g h", "x c d e f g"])), 5)
     assert offsets.tolist() == [0, 0, 1, 3, 5] and hashes[0] == alone[0] and hashes[1] == hashes[4]
 
 
 def test_a_chinese_character_is_a_word_of_a_shingle_in_a_mixed_text_too():
-    hashes, offsets = shingle_hashes(Index(["模型 GPT 的训练", "GPT 的训练 完"]), 3)
+    hashes, offsets = shingle_hashes(*word_hashes(Index(["模型 GPT 的训练", "GPT 的训练 完"])), 3)
     assert np.diff(offsets).tolist() == [4, 3]  # 模 型 GPT 的 训 练 and GPT 的 训 练 完
     assert hashes[2:4].tolist() == hashes[4:6].tolist()
 
@@ -60,7 +60,7 @@ def test_a_chinese_character_is_a_word_of_a_shingle_in_a_mixed_text_too():
 def test_estimated_similarity_is_close_to_the_true_one():
     first = [f"w{i}" for i in range(1000)]
     second = first[:800] + [f"v{i}" for i in range(200)]
-    hashes, offsets = shingle_hashes(Index([" ".join(first), " ".join(second)]), 1)
+    hashes, offsets = shingle_hashes(*word_hashes(Index([" ".join(first), " ".join(second)])), 1)
     left, right = signatures(hashes, offsets, 1024, seed=1)
     assert (left == right).mean() == pytest.approx(800 / 1200, abs=0.06)
 

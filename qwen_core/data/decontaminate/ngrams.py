@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from qwen_core.data.characters import LETTER, UNSPACED, UInt64s
 from qwen_core.data.decontaminate.evaluation import Item
-from qwen_core.data.index import Index, Ints, batches, run_sums
+from qwen_core.data.index import Index, Ints, batches, run_sums, running_sums
 
 _SLOTS_FOR_EACH = 16  # of the table that turns most windows away: one in so many has to be looked up
 
@@ -137,7 +137,7 @@ def without_common(ngrams: Ngrams, documents: Ints, max_documents: int) -> Ngram
     """
     rare = documents <= max_documents
     sizes = np.diff(ngrams.offsets)
-    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes[rare])))
+    offsets = running_sums(sizes[rare])
     return replace(ngrams, hashes=ngrams.hashes[rare], offsets=offsets, members=ngrams.members[np.repeat(rare, sizes)])
 
 
@@ -153,7 +153,7 @@ def weights_of(index: Index, words: int, characters: int) -> Ints:
         From the batch's beginning to each word, and behind the last, [K + 1].
     """
     unspaced = (index.kinds[index.words.start] & UNSPACED) != 0
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.where(unspaced, words, characters))))
+    return running_sums(np.where(unspaced, words, characters))
 
 
 def windows_of(index: Index, weights: Ints, weight: int) -> tuple[Ints, Ints]:
@@ -218,4 +218,4 @@ def _shift(table: npt.NDArray[np.bool_]) -> np.uint64:
 def _letters(index: Index) -> Ints:
     """Count words that begin with a letter, from the batch's beginning, [K + 1]."""
     letters = (index.kinds[index.words.start] & (LETTER | UNSPACED)) != 0
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(letters)))
+    return running_sums(letters)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwen_core.data.characters import DIGIT, LETTER, NEWLINE, SPACE, UNSPACED, UPPER, UInt64s
-from qwen_core.data.index import Index, Ints, Spans
+from qwen_core.data.index import Index, Ints, Spans, running_sums
 from qwen_core.data.rules.phrases import pairs, prepared
 from qwen_core.data.rules.prose import Source
 from qwen_core.data.rules.signs import UInt16s, signs
@@ -117,7 +117,7 @@ class Batch:
         words, length = last - first, end - begin
         unspaced = (index.kinds & UNSPACED) != 0
         if unspaced.any():
-            total = np.concatenate((np.zeros(1, np.int64), np.cumsum(unspaced)))
+            total = running_sums(unspaced)
             words = words + total[lines.end] - total[lines.start]
             length = length - (total[end] - total[begin])
         return words, np.maximum.reduceat(length, first) if len(lines) else words

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qwen_core.data.characters import DIGIT, LETTER, UNSPACED
-from qwen_core.data.index import Ints
+from qwen_core.data.index import Ints, running_sums
 from qwen_core.data.rules.batch import Batch, Bools, Broken
 from qwen_core.data.rules.tokens import find_runs
 
@@ -88,7 +88,7 @@ def _blobs(batch: Batch) -> tuple[Ints, Ints]:
     """Measure encoded data: characters of each text, and its longest stretch."""
     codes = batch.index.codes
     base64, hexadecimal = (_in_table(codes, table) for table in (_BASE64, _HEXADECIMAL))
-    digits: Ints = np.concatenate((np.zeros(1, np.int64), np.cumsum(_in_table(codes, _HEX_DIGITS), dtype=np.int64)))
+    digits = running_sums(_in_table(codes, _HEX_DIGITS))
     total, longest = np.zeros(len(batch), np.int64), np.zeros(len(batch), np.int64)
     for mask, is_hexadecimal in ((base64, False), (hexadecimal, True)):
         ends = mask.copy()

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_core.data.index import Ints, Spans
+from qwen_core.data.index import Ints, Spans, running_sums
 from qwen_core.data.rules.batch import Batch, Bools, Broken, Floats
 from qwen_core.data.rules.repeats import Repeated, repeated_ngrams, seen_before
 
@@ -66,7 +66,7 @@ def broken_ngram_rules(batch: Batch, top: Limits, duplicate: Limits, decided: Bo
     unlimited = [~np.isfinite(limit) for limit in (*top.values(), *duplicate.values())]
     decided = decided | np.logical_and.reduce(unlimited) if unlimited else np.ones(len(batch), bool)
     size = np.maximum(1, batch.index.lengths)
-    ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(batch.tokens.lengths)))  # characters before each token
+    ends = running_sums(batch.tokens.lengths)  # characters before each token
     tokens = batch.tokens
     hashes = batch.cased(batch.token_hashes, tokens.start, tokens.end)
     for repeated in repeated_ngrams(tokens, hashes, ~decided, max((*top, *duplicate, 0))):
@@ -149,7 +149,7 @@ def _cover(tokens: Spans, ends: Ints, repeated: Repeated) -> Ints:
     behind = place + repeated.size
     begin = place.copy()
     begin[1:] = np.maximum(place[1:], behind[:-1])
-    total = np.concatenate((np.zeros(1, np.int64), np.cumsum(ends[behind] - ends[begin])))
+    total = running_sums(ends[behind] - ends[begin])
     bounds = np.searchsorted(place, tokens.offsets)
     return np.asarray(total[bounds[1:]] - total[bounds[:-1]])
 

@@ -218,9 +218,9 @@ def test_missing_segmenter_is_named_with_what_to_do(monkeypatch):
 def test_bundled_documents_are_decided_as_by_datatrove():
     pytest.importorskip("datatrove")
     pytest.importorskip("spacy")
-    from tests.benchmarks import rules
+    from tests.benchmarks import corpus, rules
 
-    texts = list(rules.bundled_texts())
+    texts = corpus.bundled_texts("en")
     theirs = rules.datatrove_reasons(texts)
     ours = rules.our_reasons(texts)
     assert sum((mine is None) == (other is None) for mine, other in zip(ours, theirs, strict=True)) >= 0.99 * len(texts)

@@ -5,23 +5,7 @@ import random
 from qwen_core.data.rules.batch import Batch
 from qwen_core.data.rules.sentences import further_sentences, most_further_sentences
 
-_PIECES = (
-    "One two",
-    "Mr.",
-    "U.S.",
-    "a.m.",
-    "end.",
-    "end!",
-    "why?",
-    "...",
-    '"so."',
-    "(no.)",
-    ".",
-    "。",
-    "中文",
-    "\n",
-    " ",
-)
+_PIECES = ["One two", "Mr.", "U.S.", "a.m.", "end.", "end!", "why?", "...", '"so."', "(no.)", ".", "。", "中文", "\n"]
 
 
 def test_a_sentence_begins_at_the_first_word_behind_a_lone_closing_sign():
