@@ -5,6 +5,7 @@ Light to import, for the store, the jobs and the readers all open files here.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from urllib.parse import urlsplit
@@ -23,6 +24,14 @@ _AWS = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
 )
+
+
+_PASSING = (
+    *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ENOTCONN),
+    *(errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH),
+    *(errno.ENOSPC, errno.EDQUOT),
+)
+_PASSING_WORDS = ("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "REQUEST_TIMEOUT", "INTERNAL_FAILURE")
 
 
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -73,6 +82,22 @@ def reason_of(fault: Exception) -> str:
 
 
 @functools.lru_cache(maxsize=64)
+def is_passing(fault: BaseException) -> bool:
+    """Tell a fault of the machine or the network, which another try may not meet, from one of the data.
+
+    Args:
+        fault: What a reader raised.
+
+    Returns:
+        Whether it passes: then the work must fail and be tried again, or data would be lost for good.
+    """
+    if isinstance(fault, MemoryError):
+        return True
+    if not isinstance(fault, OSError):
+        return False
+    return fault.errno in _PASSING or any(word in str(fault) for word in _PASSING_WORDS)
+
+
 def _s3(bucket: str, query: str, environment: tuple[str, ...]) -> pafs.FileSystem:
     """Open a bucket's file system, once for each environment: each holds connections of its own."""
     settings = dict(zip(_AWS, environment, strict=True))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +26,7 @@ from qwen_core.filesystem import open_filesystem
 
 LIST = "parts.jsonl"
 _LISTED = ("files", "kept")  # of what a part tells; the rest is added up in the manifest
+_ROWS_AT_ONCE = 4096
 _READERS = 16  # small files, each a round trip on an object store
 
 
@@ -160,3 +161,23 @@ def parts_of(manifest: Manifest) -> list[Part]:
             f"no {LIST} in {manifest.data_uri}: the artifact was deleted, or is none of a corpus"
         ) from error
     return [Part.model_validate_json(line) for line in lines]
+
+
+def row_batches(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Read a part a batch at a time: one large packed file makes one large part.
+
+    Args:
+        uri: Of its Parquet file.
+        columns: Which; all of them by default.
+
+    Yields:
+        Tables of some thousand rows, at least one.
+    """
+    filesystem, path = open_filesystem(uri)
+    with filesystem.open_input_file(path) as opened, pq.ParquetFile(opened) as file:
+        schema = file.schema_arrow
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        if not file.metadata.num_rows:
+            yield wanted.empty_table()
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+            yield pa.Table.from_batches([batch]).select(wanted.names)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qwen_core.artifacts import Manifest
@@ -101,7 +102,7 @@ def _names(counts: Mapping[str, int], title: str) -> Table:
     table.add_column(title)
     table.add_column("documents", justify="right")
     for name, count in list(counts.items())[:_MOST_ROWS]:
-        table.add_row(name or "unknown", f"{count:,}")
+        table.add_row(escape(name or "unknown"), f"{count:,}")
     rest = list(counts.items())[_MOST_ROWS:]
     if rest:
         table.add_row(f"{len(rest)} more", f"{sum(count for _, count in rest):,}")

@@ -103,7 +103,9 @@ def curate(
             report = _make(recipe, place, console)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command goes on from here.", highlight=False)
-        raise click.exceptions.Exit(_INTERRUPTED) from None
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(_INTERRUPTED)  # at once: a Ray that was interrupted as it started crashes at the interpreter's end
     except OSError as fault:
         if fault.errno not in _NO_PLACE and "://" not in place:
             raise
@@ -161,9 +163,12 @@ def _make(recipe: Recipe, place: str, console: Console) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         manifests = _run(recipe, store, folder, console)
         _publish(store, manifests["dedup"], place)
+        filesystem, path = open_filesystem(f"{place}/report")
+        if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+            filesystem.delete_dir(path)
         upload(folder, f"{place}/report")
     report = report_of(manifests) | {"seconds": round(time.monotonic() - started, 1), "output": place}
-    _write(f"{place}/report.json", json.dumps(report, ensure_ascii=False, indent=1))
+    Store(place).write(f"{place}/report.json", json.dumps(report, ensure_ascii=False, indent=1))
     return report
 
 
@@ -188,6 +193,7 @@ def _run(recipe: Recipe, store: Store, folder: str, console: Console) -> dict[st
             board.state(name, "running")
             try:
                 manifests[name], is_reused = run_stage(name, recipe, RUN_KEY, store, f"{SCHEME}{folder}")
+                _keep_report(manifests[name], f"{folder}/{name}", is_reused)
             except BaseException as fault:
                 board.state(name, "failed")
                 if isinstance(fault, ConnectionError) and "RAY_ADDRESS" in os.environ:
@@ -195,6 +201,16 @@ def _run(recipe: Recipe, store: Store, folder: str, console: Console) -> dict[st
                 raise
             board.state(name, "reused" if is_reused else "done")
     return manifests
+
+
+def _keep_report(manifest: Manifest, folder: str, is_reused: bool) -> None:
+    """Lay a stage's tables and plots beside its artifact; of one that is used again take them from there."""
+    kept = f"{manifest.data_uri}/report"
+    filesystem, path = open_filesystem(kept)
+    if not is_reused:
+        upload(folder, kept)
+    elif filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        pafs.copy_files(path, folder, source_filesystem=filesystem, destination_filesystem=pafs.LocalFileSystem())
 
 
 @contextmanager
@@ -241,12 +257,6 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _write(uri: str, text: str) -> None:
-    filesystem, path = open_filesystem(uri)
-    with filesystem.open_output_stream(path) as file:
-        file.write(text.encode())
-
-
 def manifests_of(place: str) -> dict[str, Manifest]:
     """Read the manifests of an output folder.
 
@@ -259,9 +269,13 @@ def manifests_of(place: str) -> dict[str, Manifest]:
     Raises:
         ArtifactError: There is no finished corpus.
     """
-    manifests = store_of(place).of_run(RUN_KEY)
-    if "dedup" not in manifests:
+    store = store_of(place)
+    last = store.of_run(RUN_KEY).get("dedup")
+    if last is None:
         raise ArtifactError(
             f"{place} holds no finished corpus: make one with qwen-core curate INPUT... --output {place}"
         )
-    return manifests
+    # By what the corpus was made of: a later run that was stopped halfway has newer artifacts of the first stages.
+    kept = store.load(last.inputs["filter"])
+    made_of = {name: store.load(uri) for name, uri in kept.inputs.items()}
+    return {**made_of, "filter": kept, "dedup": last}

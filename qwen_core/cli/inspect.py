@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pyarrow.compute as pc
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qwen_core.artifacts import Manifest, Store
@@ -185,9 +186,8 @@ def _print_lineage(console: Console, way: list[dict[str, Any]]) -> None:
 def _print_samples(console: Console, reason: str, samples: list[dict[str, Any]]) -> None:
     console.print(f"[bold]{reason}[/]: {len(samples)} of the documents that were dropped for it", highlight=False)
     for one in samples:
-        console.print(
-            f"\n[cyan]{one['id']}[/]  {one['source']}  {one['language']}  {one['url'] or ''}", highlight=False
-        )
+        told = escape(f"{one['source']}  {one['language']}  {one['url'] or ''}")
+        console.print(f"\n[cyan]{one['id']}[/]  {told}", highlight=False)
         console.print(one["text"], highlight=False, markup=False)
 
 
@@ -199,5 +199,5 @@ def _print_funnels(console: Console, by: str, funnels: Mapping[str, Mapping[str,
     table.add_column("dropped, by reason")
     for name, one in funnels.items():
         reasons = ", ".join(f"{r} {n:,}" for r, n in sorted(one["drops"].items(), key=lambda item: -item[1]))
-        table.add_row(name, f"{one['came']:,}", f"{one['kept']:,}", reasons)
+        table.add_row(escape(name), f"{one['came']:,}", f"{one['kept']:,}", reasons)
     console.print(table)

@@ -182,8 +182,8 @@ def _report(context: Context, outcome: Outcome, name: str, heldout: list[Example
     tables = {language: reliability(chances[mask], truth[mask]) for language, mask in groups.items()}
     outcome.details["heldout"][name] = tables
     curves = {language: roc_curve(chances[mask], truth[mask]) for language, mask in groups.items()}
-    context.run.log_figure(roc_figure(curves, f"{name}: ROC on held-out examples"), f"{name}_roc.png")
-    context.run.log_figure(reliability_figure(tables, f"{name}: do scores come true?"), f"{name}_reliability.png")
+    context.run.log_figure(roc_figure(curves, f"{name}: ROC on held-out examples"), f"plots/{name}_roc.png")
+    context.run.log_figure(reliability_figure(tables, f"{name}: do scores come true?"), f"plots/{name}_reliability.png")
 
 
 def _measures(chances: Floats, truth: Bools) -> dict[str, float]:

@@ -4,7 +4,7 @@
                                                           └▶ many? large-star, small-star in turn, shuffled by document
 
 What a task holds is one partition; what comes back to the driver is sixteen bytes for each document that has a
-duplicate. A document's number is its part's place in the corpus and its row in the part.
+duplicate, before it looks up more of it. A document's number is its part's place in the corpus and its row in the part.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from qwen_core.data.decontaminate import Ngrams, build_ngrams, count_documents, 
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.sources import evaluation_paths
-from qwen_core.parts import Part, read_rows
+from qwen_core.parts import Part, read_rows, row_batches
 
 
 def evaluation_ngrams(context: Context, parts: Sequence[Part]) -> Ngrams | None:
@@ -73,5 +73,7 @@ def evaluation_items(recipe: Recipe) -> list[EvaluationItem]:
 
 def _count_part(given: dict[str, Any], ngrams: Ngrams) -> Made:
     """Count in how many documents of a part each n-gram stands."""
-    texts = read_rows(given["uri"], ["text"])["text"].to_pylist()
-    return Made([pa.table({"documents": count_documents(find_ngrams(texts, ngrams), ngrams)})])
+    counts = np.zeros(len(ngrams.hashes), np.int64)
+    for table in row_batches(given["uri"], ["text"]):
+        counts += count_documents(find_ngrams(table["text"].to_pylist(), ngrams), ngrams)
+    return Made([pa.table({"documents": counts})])

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import corpus_outcome
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.repeated import cut_repeated
-from qwen_core.parts import Part, parts_of, read_rows
+from qwen_core.parts import Part, parts_of, read_rows, row_batches
 from qwen_core.tracking.corpus_figures import clusters_figure, log_counts
 
 _SKETCHED = ("shingle_words", "num_buckets", "hashes_per_bucket", "seed")
@@ -88,7 +89,11 @@ def _sketches(context: Context, parts: Sequence[Part]) -> list[Part]:
 
 def _sketch_part(given: dict[str, Any], settings: dict[str, Any]) -> Made:
     """Compute what is needed to compare one part's documents, a few hundred bytes each."""
-    table = read_rows(given["uri"], ["id", "text", "quality_score"])
+    tables = row_batches(given["uri"], ["id", "text", "quality_score"])
+    return Made(_sketch(table, settings) for table in tables)
+
+
+def _sketch(table: pa.Table, settings: dict[str, Any]) -> pa.Table:
     found = sketch(table["text"].to_pylist(), **settings)
     bands = pa.FixedSizeListArray.from_arrays(pa.array(found.bands.reshape(-1)), settings["num_buckets"])
     columns = {
@@ -98,7 +103,7 @@ def _sketch_part(given: dict[str, Any], settings: dict[str, Any]) -> Made:
         "quality_score": table["quality_score"],
         "text_bytes": pc.binary_length(table["text"]).cast(pa.int64()),
     }
-    return Made([pa.table(columns)])
+    return pa.table(columns)
 
 
 def _looked_up(sketches: Sequence[Part], nodes: Ints) -> dict[str, npt.NDArray[Any]]:
@@ -125,8 +130,8 @@ def _looked_up(sketches: Sequence[Part], nodes: Ints) -> dict[str, npt.NDArray[A
 def _dropped(found: Clusters, known: dict[str, npt.NDArray[Any]]) -> pa.Table:
     """Choose the best of each cluster; the others go.
 
-    Of documents that are equal to the letter all but one are exact duplicates: the one that stays, or, where none of
-    them does, the first, which is a near duplicate of what stays.
+    Of documents that are equal but for case and white space all but one are exact duplicates: the one that stays, or,
+    where none of them does, the first, which is a near duplicate of what stays.
 
     Returns:
         `number` (rising), `reason`, `kept` (the id of what stays) of each document that goes.
@@ -159,12 +164,24 @@ def _write(context: Context, parts: Sequence[Part], dropped: pa.Table) -> list[P
 
 def _without(given: dict[str, Any], _: None) -> Made:
     """Leave documents out of a part."""
-    table = read_rows(given["uri"])
-    reasons = np.full(table.num_rows, None, object)
-    reasons[given["number"]] = given["reason"]
-    gone = table.select(["id", "source", "language"]).take(pa.array(given["number"]))
-    gone = gone.append_column("reason", pa.array(given["reason"])).append_column("kept", pa.array(given["kept"]))
-    return Made([table.filter(pa.array(reasons == None))], tally.tally(table, reasons), gone)  # noqa: E711 - by element
+    made, numbers = Made([]), np.asarray(given["number"])
+
+    def tables() -> Iterator[pa.Table]:
+        told, first = [], 0
+        for table in row_batches(given["uri"]):
+            here = slice(*np.searchsorted(numbers, (first, first + table.num_rows)))
+            rows, why = numbers[here] - first, given["reason"][here]
+            reasons = np.full(table.num_rows, None, object)
+            reasons[rows] = why
+            told.append(tally.tally(table, reasons))
+            gone = table.select(["id", "source", "language"]).take(pa.array(rows))
+            gone = gone.append_column("reason", pa.array(why, pa.string()))
+            made.dropped.append(gone.append_column("kept", pa.array(given["kept"][here], pa.string())))
+            yield table.filter(pa.array(reasons == None))  # noqa: E711 - element by element
+            first += table.num_rows
+        made.told.update(tally.merge(told))
+
+    return replace(made, tables=tables())
 
 
 def _report(found: Clusters, known: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:

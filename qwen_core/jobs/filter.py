@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from qwen_core.data import tally
 from qwen_core.data.decontaminate import add_reports
 from qwen_core.data.documents import FILTERED_SCHEMA
 from qwen_core.data.keywords import keywords_of, read_keywords
-from qwen_core.data.pii import mask_pii
 from qwen_core.errors import InputError
 from qwen_core.jobs.contamination import evaluation_ngrams
 from qwen_core.jobs.context import Context, connect_ray
@@ -29,7 +29,7 @@ from qwen_core.jobs.corpus import corpus_outcome
 from qwen_core.jobs.judging import Judged, block_keywords, decontaminate, drop_low_scores, judge_by_rules
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
 from qwen_core.jobs.sources import keyword_paths
-from qwen_core.parts import Part, parts_of, read_rows
+from qwen_core.parts import Part, parts_of, row_batches
 from qwen_core.tracking.corpus_figures import log_counts
 
 _TOLD_DROPPED = ("id", "source", "language", "url", "quality_score", "toxicity_score")
@@ -105,23 +105,34 @@ def _digest(folders: dict[str, str]) -> str:
 
 
 def _filter_part(given: dict[str, Any], options: dict[str, Any]) -> Made:
-    """Judge the documents of one part."""
-    judged, limits = Judged(read_rows(given["uri"])), options["limits"]
+    """Judge the documents of one part, a batch at a time."""
+    made = Made([])
+
+    def tables() -> Iterator[pa.Table]:
+        told = []
+        for table in row_batches(given["uri"]):
+            judged, counts = _judge(table, options)
+            told.append(counts)
+            gone = judged.select(_TOLD_DROPPED).append_column("reason", judged["reason"])
+            made.dropped.append(gone.filter(pc.is_valid(gone["reason"])))
+            yield judged.filter(pc.is_null(judged["reason"])).select(FILTERED_SCHEMA.names).cast(FILTERED_SCHEMA)
+        made.told.update(tally.merge(told))
+        for name in ("masked", "lines", "keywords"):
+            made.told[name] = dict(sum((one[name] for one in told), Counter[str]()))
+        made.told["contamination"] = add_reports(one["contamination"] for one in told)
+
+    return replace(made, tables=tables())
+
+
+def _judge(table: pa.Table, options: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+    """Judge a batch: the documents with scores and `reason`, kept texts masked, and the counts."""
+    judged, limits = Judged(table), options["limits"]
     lines = judge_by_rules(judged, limits)
     terms = block_keywords(judged, options["keywords"], limits["keywords"])
     found = decontaminate(judged, options["ngrams"], limits["decontaminate"])
     drop_low_scores(judged, options["models"], options["thresholds"], limits)
-    table = judged.result()
-    counts = tally.tally(table, judged.reasons)
-    gone = table.select(_TOLD_DROPPED).append_column("reason", pa.array(judged.reasons.tolist(), pa.string()))
-    kept = table.filter(pa.array(judged.open))
-    text, masked = mask_pii(kept["text"], judged.is_code[judged.open], limits["mask_pii"])
-    kept = kept.set_column(kept.schema.get_field_index("text"), "text", text).cast(FILTERED_SCHEMA)
-    told = {
-        **counts,
-        "masked": dict(masked),
-        "lines": dict(lines),
-        "keywords": dict(terms),
-        "contamination": found,
-    }
-    return Made([kept], told, gone.filter(pc.is_valid(gone["reason"])))
+    masked = judged.mask(limits["mask_pii"])
+    result = judged.result()
+    counts = {"masked": masked, "lines": lines, "keywords": terms, "contamination": found}
+    result = result.append_column("reason", pa.array(judged.reasons.tolist(), pa.string()))
+    return result, tally.tally(result, judged.reasons) | counts

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from qwen_core.artifacts import Outcome
+from qwen_core.artifacts import Manifest, Outcome
 from qwen_core.data import tally
 from qwen_core.data.documents import SCHEMA
 from qwen_core.data.read import Report
@@ -44,10 +43,10 @@ def run(context: Context) -> Outcome:
         InputError: There is nothing to read, or no document came out of it.
     """
     connect_ray()
-    found = [_printable(source) for source in document_sources(context.recipe)]
+    found = document_sources(context.recipe)
     earlier = _base_parts(context)
-    known = {digest for part in earlier for _, digest in part.told["files"]}
-    fresh = [source for source in found if not source.content_hash or source.content_hash not in known]
+    known = {digest or path for part in earlier for path, digest in part.told["files"]}
+    fresh = [source for source in found if (source.content_hash or source.path) not in known]
     options = part_options(context.section)
     parts = [*earlier, *make_parts(context, list(_items(context, fresh)), _ingest_part, options)]
     outcome = corpus_outcome(context, parts)
@@ -68,22 +67,26 @@ def run(context: Context) -> Outcome:
     return outcome
 
 
-def _printable(source: Source) -> Source:
-    """Count a file whose name is no UTF-8 as one that cannot be read: no column could tell its name."""
-    try:
-        source.path.encode()
-    except UnicodeEncodeError:
-        path = source.path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        return replace(source, path=path, kind="unreadable_path", size=0, content_hash="")
-    return source
-
-
 def _base_parts(context: Context) -> list[Part]:
     """Read the parts of the base, with all that they tell: a list of parts has not all of it."""
     base = base_of(context.recipe, context.store)
+    if base:
+        _check_settings(context, base)
     listed = parts_of(base) if base else []
     told = PartStore(context.store.root, context.stage.name).find(part.fingerprint for part in listed)
     return [told.get(part.fingerprint, part) for part in listed]
+
+
+def _check_settings(context: Context, base: Manifest) -> None:
+    """Refuse to put documents that were read with other settings beside new ones."""
+    present, earlier = context.attempt.config["ingest"], base.config["ingest"]
+    other = [name for name in present if name not in _NOT_IN_PARTS and present[name] != earlier.get(name)]
+    if other:
+        told = "; ".join(f"ingest.{name} is {present[name]}, and was {earlier.get(name)}" for name in other)
+        raise InputError(
+            f"the corpus that is added to was read with other settings: {told}. Give the same ones, or read everything "
+            f"anew without a base"
+        )
 
 
 def _items(context: Context, found: list[Source]) -> Iterator[Item]:
@@ -115,6 +118,6 @@ def _ingest_part(given: dict[str, Any], options: dict[str, Any]) -> Made:
         names = {source["name"] for source in sources}
         lost = tally.lost(names.pop() if len(names) == 1 else "", told["drops"])
         told.update(tally.merge([*counts, lost]))
-        told["files"] = [[s["path"], s["content_hash"]] for s in sources if s["path"] not in told["unread"]]
+        told["files"] = [[source["path"], source["content_hash"]] for source in sources]
 
     return Made(tables(), told)

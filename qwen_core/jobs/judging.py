@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 from qwen_core.data.classify.model import ALL, scores
 from qwen_core.data.decontaminate import Ngrams, cut_hits, find_ngrams, report
 from qwen_core.data.keywords import Keywords, find_keywords
+from qwen_core.data.pii import mask_pii
 from qwen_core.data.rules import judge
 
 Ints = npt.NDArray[np.int64]
@@ -61,6 +62,24 @@ class Judged:
         """
         numbers = rows.tolist()
         return [self.texts[row] for row in numbers], [self.languages[row] for row in numbers]
+
+    def mask(self, kinds: Sequence[str]) -> Counter[str]:
+        """Mask what identifies a person or opens a door, in dropped documents too: samples of them are shown.
+
+        Args:
+            kinds: Of `pii.KINDS`.
+
+        Returns:
+            How often each kind was masked in documents that are kept.
+        """
+        found: Counter[str] = Counter()
+        for chosen in (self.open, ~self.open):
+            rows = np.flatnonzero(chosen)
+            texts, counts = mask_pii(pa.chunked_array([self.of(rows)[0]], pa.string()), self.is_code[rows], kinds)
+            for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
+                self.texts[row] = text
+            found = found or counts
+        return found
 
     def result(self) -> pa.Table:
         """Bring all documents into a table, edited and scored; null where a classifier was not asked."""

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 
 from qwen_core.artifacts import Outcome, local_copy
@@ -29,10 +28,10 @@ from qwen_core.errors import InputError
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files, write_arrow
 from qwen_core.jobs.mixing import budget_of, cell_sizes, cell_tokens, plan, report, worker_tokenizer
+from qwen_core.parts import row_batches
 from qwen_core.tokenizer import load_tokenizer
 
 _COLUMNS = ["id", "text", "language", "source"]
-_BATCH_DOCUMENTS = 4096
 _SUMS = ("sequences", "tokens", "bytes", "documents", "cut_documents")
 _CELL_SUMS = ("documents", "bytes", "taken_documents", "taken_bytes", "tokens")
 
@@ -157,10 +156,8 @@ def _pack_file(
     heldout = HeldOut(section["max_validation_sequences"] * section["max_seq_len"])
     cells: dict[Cell, dict[str, int]] = {}
     parts = []
-    with pq.ParquetFile(local_copy(file)) as opened:
-        for batch in opened.iter_batches(_BATCH_DOCUMENTS, columns=_COLUMNS):
-            table = pa.Table.from_batches([batch])
-            parts.append(_encode(table, options, tokenizer, heldout, cells))
+    for table in row_batches(file, _COLUMNS):
+        parts.append(_encode(table, options, tokenizer, heldout, cells))
     tokens, lengths, order, times = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NONE
     shuffled = np.argsort(order, kind="stable")
     rounds = [shuffled[times[shuffled] > taken] for taken in range(int(times.max(initial=0)))]

@@ -11,6 +11,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,12 +51,12 @@ class Made:
     Attributes:
         tables: The part's rows, at least one table, though it be empty.
         told: Counts and the like, plain JSON; complete when the last table is taken.
-        dropped: `id`, `reason` and more of each document that was dropped.
+        dropped: `id`, `reason` and more of each document that was dropped; complete when the last table is taken.
     """
 
     tables: Iterable[pa.Table]
     told: dict[str, Any] = field(default_factory=dict)
-    dropped: pa.Table | None = None
+    dropped: list[pa.Table] = field(default_factory=list)
 
 
 Work = Callable[[dict[str, Any], Any], Made]
@@ -126,14 +127,14 @@ def write_tables(tables: Iterable[pa.Table], uri: str) -> tuple[int, int]:
     """
     filesystem, path = open_filesystem(uri)
     rows, writer = 0, None
-    with filesystem.open_output_stream(path, compression=None) as out:
+    # The writer is closed before its file, whatever happens: else it complains of the file when it is collected.
+    with filesystem.open_output_stream(path, compression=None) as out, ExitStack() as opened:
         for table in tables:
-            writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd")
+            writer = writer or opened.enter_context(pq.ParquetWriter(out, table.schema, compression="zstd"))
             writer.write_table(table)
             rows += table.num_rows
         if writer is None:
             raise ValueError(f"no table to write to {uri}")
-        writer.close()
     return rows, int(filesystem.get_file_info(path).size)
 
 
@@ -197,12 +198,11 @@ def _make(places: PartStore, one: tuple[str, dict[str, Any]], work: Work, option
     targets = [places.target(fingerprint) for _ in range(2)]
     try:
         part = _written(fingerprint, targets, work(given, options))
-        if not part.told.get("unread"):  # a file that could not be read to its end may be another time
-            places.commit(part)
-    except OSError as error:
+        places.commit(part)
+    except BaseException as error:
         for uri in targets:
             places.discard(uri)
-        if error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in _FULL:
             raise ArtifactError(
                 f"no space left for {targets[0]}: make room and run the same command again; "
                 f"the parts that are finished are kept"
@@ -217,9 +217,9 @@ def _written(fingerprint: str, targets: Sequence[str], made: Made) -> Part:
     told = dict(made.told)
     if "funnel" in told:
         told["kept"] = tally.kept_rows(told["funnel"])
-    has_dropped = made.dropped is not None and made.dropped.num_rows > 0
+    has_dropped = any(table.num_rows for table in made.dropped)
     if has_dropped:
-        write_tables([made.dropped], targets[1])
+        write_tables(made.dropped, targets[1])
     return Part(
         fingerprint=fingerprint,
         uri=targets[0],

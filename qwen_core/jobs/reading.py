@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from qwen_core.data.ingest import Cleaning, batched, to_documents
 from qwen_core.data.read import Fields, Report, Rows, read_batches
 from qwen_core.demo import environment
+from qwen_core.errors import InputError
 
 
 def part_options(section: Any) -> dict[str, Any]:
@@ -66,14 +67,13 @@ def told_of(report: Report) -> dict[str, Any]:
         report: Of all the part's sources.
 
     Returns:
-        `records`, `drops`, `repairs`, `faults` and `unread`, as plain JSON.
+        `records`, `drops`, `repairs` and `faults`, as plain JSON.
     """
     return {
         "records": report.records,
         "drops": dict(report.drops),
         "repairs": dict(report.repairs),
         "faults": report.faults,
-        "unread": report.unread,
     }
 
 
@@ -97,3 +97,8 @@ def _read(source: dict[str, Any], options: dict[str, Any], report: Report) -> It
     for table in tables:
         named = pc.fill_null(table["source"], source["name"])
         yield table.set_column(table.schema.get_field_index("source"), "source", named)
+    if path in report.unread and source["content_hash"]:
+        raise InputError(
+            f"{path} was there when this run began, and cannot be opened now. Every machine of the cluster must see "
+            f"the inputs under the same path; the same command goes on where it stopped"
+        )

@@ -9,10 +9,12 @@ of the whole corpus.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
@@ -22,7 +24,7 @@ from qwen_core.data.lines import find_lines, repeated_lines, without_lines
 from qwen_core.jobs.clusters import ROW_BITS, collect
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.parts import Item, Made, is_own, make_parts, part_fingerprint
-from qwen_core.parts import Part, read_rows
+from qwen_core.parts import Part, read_rows, row_batches
 
 _PARTITION_BYTES = 32_000_000  # of texts; a line takes 16 bytes in the shuffle
 
@@ -68,7 +70,7 @@ def cut_repeated(context: Context, parts: Sequence[Part]) -> list[Part]:
     digest = hashlib.blake2b(found[0].tobytes() + found[1].tobytes(), digest_size=8).hexdigest()
     items = [
         Item(
-            part_fingerprint(context, part=part.fingerprint, repeated=[unit, min_chars, digest]),
+            part_fingerprint(context, part=part.fingerprint, repeated=[unit, min_chars, number, digest]),
             part.text_bytes,
             {"uri": part.uri, "part": number, **_before(context, part)},
         )
@@ -79,29 +81,50 @@ def cut_repeated(context: Context, parts: Sequence[Part]) -> list[Part]:
 
 def _lines(file: str, part: int, unit: Any, min_chars: int) -> pa.Table:
     """List the lines of one part, each of a document once."""
-    texts = read_rows(file, ["text"])["text"].to_pylist()
-    lines = find_lines(texts, unit, min_chars)
-    pairs = np.unique(np.stack((lines.hashes.view(np.int64), (part << ROW_BITS) + lines.text)), axis=1)
-    return pa.table({"hash": pairs[0], "number": pairs[1]})
+    pairs, first = [np.zeros((2, 0), np.int64)], part << ROW_BITS
+    for table in row_batches(file, ["text"]):
+        lines = find_lines(table["text"].to_pylist(), unit, min_chars)
+        pairs.append(np.unique(np.stack((lines.hashes.view(np.int64), first + lines.text)), axis=1))
+        first += table.num_rows
+    hashes, numbers = np.concatenate(pairs, axis=1)
+    return pa.table({"hash": hashes, "number": numbers})
 
 
 def _cut(given: dict[str, Any], options: dict[str, Any]) -> Made:
     """Write a part without its repeated lines; a document of which nothing is left is dropped."""
-    table = read_rows(given["uri"])
-    numbers = (given["part"] << ROW_BITS) + np.arange(table.num_rows, dtype=np.int64)
+    made, told = Made([], {"characters_cut": 0}), [given["told"]]
+    if given["dropped"]:
+        made.dropped.append(read_rows(given["dropped"]))
+
+    def tables() -> Iterator[pa.Table]:
+        first = given["part"] << ROW_BITS
+        for table in row_batches(given["uri"]):
+            numbers = first + np.arange(table.num_rows, dtype=np.int64)
+            table, reasons, cut = _cut_batch(table, numbers, options)
+            first += table.num_rows
+            told.append(tally.tally(table, reasons))
+            made.told["characters_cut"] += cut
+            is_empty = pa.array(reasons != None)  # noqa: E711 - element by element
+            gone = table.filter(is_empty).select(["id", "source", "language"])
+            for name, value in (("reason", "repeated_lines"), ("kept", "")):
+                gone = gone.append_column(name, pa.array([value] * gone.num_rows, pa.string()))
+            made.dropped.append(gone)
+            yield table.filter(pc.invert(is_empty))
+        made.told.update(tally.merge(told))
+
+    return replace(made, tables=tables())
+
+
+def _cut_batch(
+    table: pa.Table, numbers: npt.NDArray[np.int64], options: dict[str, Any]
+) -> tuple[pa.Table, npt.NDArray[np.object_], int]:
+    """Cut repeated lines out of a batch: its documents, why each is dropped, and how many characters went."""
     texts, cut = without_lines(
         table["text"].to_pylist(), numbers, options["found"], options["unit"], options["min_chars"]
     )
-    table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
     is_empty = np.array([not text.strip() for text in texts], bool)
-    reasons = np.where(is_empty, "repeated_lines", None).astype(object)
-    told = tally.merge([tally.tally(table, reasons), given["told"]])
-    gone = table.filter(pa.array(is_empty)).select(["id", "source", "language"])
-    gone = gone.append_column("reason", pa.array(["repeated_lines"] * gone.num_rows, pa.string()))
-    gone = gone.append_column("kept", pa.array([""] * gone.num_rows, pa.string()))
-    if given["dropped"]:
-        gone = pa.concat_tables([read_rows(given["dropped"]), gone], promote_options="permissive")
-    return Made([table.filter(pc.invert(pa.array(is_empty)))], {**told, "characters_cut": int(cut.sum())}, gone)
+    table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
+    return table, np.where(is_empty, "repeated_lines", None).astype(object), int(cut.sum())
 
 
 def _before(context: Context, part: Part) -> dict[str, Any]:

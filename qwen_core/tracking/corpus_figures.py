@@ -135,7 +135,7 @@ def shares_figure(funnel: Sequence[Sequence[Any]], place: int, title: str) -> Fi
             label = "kept" if reason == "" else "other reasons" if reason is None else reason
             axes.barh(names, shares, left=left, label=label, color=_KEPT_COLOUR if reason == "" else next(colours))
         left = [a + b for a, b in zip(left, shares, strict=True)]
-    axes.set_yticks(range(len(names)), [f"{name} ({counts[name].total():,})" for name in names])
+    axes.set_yticks(range(len(names)), [f"{name} ({counts[name].total():,})" for name in names], parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="share of documents", title=title, xlim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")

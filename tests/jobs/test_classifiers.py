@@ -59,7 +59,7 @@ def test_both_classifiers_are_trained_measured_and_drawn(files, monkeypatch):
     assert outcome.metrics["toxicity.roc_auc"] > 0.99 and outcome.metrics["quality.roc_auc"] > 0.8
     assert {"toxicity.f1", "toxicity.average_precision", "toxicity.calibration_error"} <= set(outcome.metrics)
     assert outcome.metrics["toxicity.heldout_examples"] == 60
-    assert set(figures) == {f"{n}_{k}.png" for n in ("quality", "toxicity") for k in ("roc", "reliability")}
+    assert set(figures) == {f"plots/{n}_{k}.png" for n in ("quality", "toxicity") for k in ("roc", "reliability")}
     assert outcome.details["thresholds"] == {"quality": {}, "toxicity": {}}
     json.dumps(outcome.details, allow_nan=False)
     values = scores(str(out / "toxicity"), ["click buy free bonus now", "river sea sand rain water"], ["en", "en"])

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from qwen_core.config import load_recipe
 from qwen_core.data.documents import document_id
 from qwen_core.data.read import Report
+from qwen_core.errors import InputError
 from qwen_core.jobs.reading import document_tables, part_options, told_of
 from qwen_core.jobs.sources import document_sources
 
@@ -46,13 +49,12 @@ def test_what_cannot_be_read_is_counted_and_named(tmp_path):
     assert told["drops"] == {"unreadable_path": 1, "unknown_format": 2}
 
 
-def test_file_that_vanishes_before_it_is_read_is_counted(tmp_path):
+def test_file_that_vanishes_before_it_is_read_is_an_error_and_no_silent_loss(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "b.txt").write_text(TEXT)
     recipe = load_recipe("demo", [f"ingest.inputs=[{tmp_path}]"])
     sources = [vars(source) for source in document_sources(recipe)]
     (tmp_path / "a.txt").unlink()
     report = Report()
-    tables = list(document_tables(sources, part_options(recipe.ingest), report))
-    assert sum(table.num_rows for table in tables) == 1
-    assert report.drops == {"unreadable_file": 1} and report.unread == [str(tmp_path / "a.txt")]
+    with pytest.raises(InputError, match=r"a\.txt was there when this run began"):
+        list(document_tables(sources, part_options(recipe.ingest), report))

@@ -8,6 +8,7 @@ records come of it does not depend on them.
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from qwen_core.data.read.tables import header_line, read_csv, read_parquet
 from qwen_core.data.read.texts import read_prose, read_whole
 from qwen_core.data.read.web import read_web
 from qwen_core.errors import InputError
-from qwen_core.filesystem import open_filesystem
+from qwen_core.filesystem import is_passing, open_filesystem
 
 __all__ = [
     "CODE",
@@ -44,6 +45,9 @@ __all__ = [
 
 MAX_RECORD_BYTES = 16 << 20
 _PARQUET = b"PAR1"
+
+
+_CLOSED = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 
 
 @dataclass
@@ -91,9 +95,12 @@ def read_batches(
     rows = Rows(fields, report, max_record_bytes)
     try:
         yield from _read(path, kind or kind_of(path), rows, start, end)
-    except (OSError, InputError, pa.ArrowException):
+    except (OSError, InputError, pa.ArrowException) as fault:
+        if is_passing(fault):
+            raise
         report.drop("unreadable_file")
-        report.unread.append(path)
+        if isinstance(fault, OSError) and fault.errno in _CLOSED:
+            report.unread.append(path)
         # What was gathered before the fault is kept.
         yield rows.take()
 

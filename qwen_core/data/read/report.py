@@ -19,7 +19,7 @@ class Report:
         repairs: Records that were kept but changed to be readable, by reason.
         faults: The first of each reason in each file: `path`, `position` (byte offset, row or record number; empty for
             the file as a whole) and `reason`.
-        unread: Files that could not be opened, or not be read to their end.
+        unread: Files that are not there, or closed to us.
         path: The file that is being read.
     """
 

@@ -14,7 +14,7 @@ from qwen_core.data.read.blocks import lines
 from qwen_core.data.read.encoding import decoded
 from qwen_core.data.read.fields import Rows
 from qwen_core.data.read.report import Report
-from qwen_core.filesystem import open_filesystem
+from qwen_core.filesystem import is_passing, open_filesystem
 
 _ROWS_AT_ONCE = 1024
 _DELIMITERS = ",\t;|"
@@ -51,7 +51,9 @@ def read_parquet(path: str, rows: Rows, start: int = 0, end: int | None = None) 
                     first += batch.num_rows
                     if rows.is_full:
                         yield rows.take()
-            except (OSError, pa.ArrowException):
+            except (OSError, pa.ArrowException) as fault:
+                if is_passing(fault):
+                    raise
                 lost = sum(counts[: group + 1]) - first
                 rows.report.lose("broken_row_group", first, lost)
     yield rows.take()

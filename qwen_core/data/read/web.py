@@ -19,7 +19,7 @@ from qwen_core.data.read.fields import Rows
 from qwen_core.data.read.kinds import packing_of
 from qwen_core.data.read.pages import Visit, add_page, add_response, address
 from qwen_core.data.read.report import Report
-from qwen_core.filesystem import open_filesystem
+from qwen_core.filesystem import is_passing, open_filesystem
 
 _GZIP_MEMBER, _WARC_HEADER = b"\x1f\x8b\x08", b"\nWARC/"
 
@@ -71,7 +71,7 @@ def _warc(path: str, rows: Rows) -> Iterator[None]:
                     faults.passed(record.stream_pos)
                     _add_warc(record, number, rows)
                 except BaseException as fault:
-                    if not _is_of_parser(fault):
+                    if not _is_of_parser(fault) or is_passing(fault):
                         raise
                     faults.met()
                     break
