@@ -60,7 +60,7 @@ def _entries(path: Path, languages: Mapping[str, str], faults: list[str]) -> lis
     named = _LANGUAGE.match(path.stem)
     language = languages.get(str(path)) or languages.get(path.name) or (named and named[1])
     if not language:
-        faults.append(f"{path}: the name does not end in a language, such as en.txt; set filter.keyword_languages")
+        faults.append(f"{path}: the name does not end in a language, such as en.txt; set filter.keywords.languages")
         return []
     found = []
     for number, line in enumerate(raw.splitlines(), 1):

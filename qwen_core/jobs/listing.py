@@ -111,7 +111,11 @@ def _walk(base: str, found: Listing, seen: set[tuple[int, int]]) -> None:
 
 def _add(path: str, found: Listing) -> None:
     try:
+        path.encode()
         status = os.stat(path)  # noqa: PTH116 - one call a file
+    except UnicodeEncodeError:  # a name in another encoding, which no column could hold
+        found.unreadable.append(path.encode(errors="surrogateescape").decode(errors="backslashreplace"))
+        return
     except OSError:  # a link to nothing, or a file that has gone
         found.unreadable.append(path)
         return

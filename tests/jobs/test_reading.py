@@ -1,6 +1,7 @@
 """Reading a part of several sources."""
 
 import json
+import os
 
 import pytest
 
@@ -58,3 +59,10 @@ def test_file_that_vanishes_before_it_is_read_is_an_error_and_no_silent_loss(tmp
     report = Report()
     with pytest.raises(InputError, match=r"a\.txt was there when this run began"):
         list(document_tables(sources, part_options(recipe.ingest), report))
+
+
+def test_file_whose_name_is_no_utf8_is_counted_and_the_others_are_read(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / os.fsdecode("中文.txt".encode("gbk"))).write_text(TEXT)
+    rows, told = read(tmp_path)
+    assert [row["text"] for row in rows] == [TEXT] and told["drops"] == {"unreadable_path": 1}
