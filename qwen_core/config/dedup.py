@@ -13,7 +13,7 @@ class Dedup(Section):
     """Exact and near-duplicate removal (MinHash LSH), and of lines that many documents share."""
 
     shingle_words: Count = Field(5, description="Words (in scripts without spaces: characters) in one shingle.")
-    num_buckets: Count = Field(14, description="LSH bands; more of them find less alike documents.")
+    num_buckets: Count = Field(20, description="LSH bands; more of them find less alike documents. FineWeb: 14.")
     hashes_per_bucket: Count = Field(8, description="Hashes that must all agree; more of them ask for more alikeness.")
     seed: int = Field(1, description="Seed of datasketch's permutations; signatures of two seeds cannot meet.")
     repeated: Literal["keep", "line", "paragraph"] = Field(

@@ -3,8 +3,9 @@
     part ─▶ sketch (text hash, MinHash bands: kept for later runs) ─▶ clusters ─▶ best of each ─▶ part without the rest
                                                                                                   └─▶ repeated lines cut
 
-MinHash LSH: documents that agree in one band of `hashes_per_bucket` values count as near duplicates; with 14 bands of
-8, half of the pairs at a Jaccard similarity of about 0.72 are found, almost all above 0.8 (Lee et al., 2022).
+MinHash LSH: documents that agree in one band of `hashes_per_bucket` values count as near duplicates; with 20 bands of
+8, half of the pairs at a Jaccard similarity of 0.66 are found, 97% at 0.8 (Leskovec et al., Mining of Massive Datasets,
+chapter 3). FineWeb has 14 bands: on a newswire of 254 pairs at 0.8 or more they find 99.7% of them, 20 find 99.96%.
 
 A corpus that has grown is compared by the sketches of its earlier parts; their text is not read again, save that of
 the parts that lose a document, which are written anew. A part that loses none is taken over as it is.

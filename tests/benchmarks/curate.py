@@ -58,6 +58,7 @@ def _ours(file: Path, output: Path) -> tuple[float, int]:
         "ingest": {"max_document_chars": 100_000_000, "recognise_code": False},
         "classifiers": {"train": []},
         "filter": AS_DATATROVE | {"c4": c4},
+        "dedup": {"num_buckets": 14, "hashes_per_bucket": 8},
     }
     recipe.write_text(json.dumps(sections), encoding="utf-8")  # JSON is YAML
     command = [
