@@ -307,17 +307,17 @@ class TestCommand:
 
     @staticmethod
     def check_store(tmp_path, english):
-        filesystem, bucket = open_filesystem("s3://texts")
+        filesystem, bucket = open_filesystem("s3://corpora")  # other tests of this process have buckets of their own
         filesystem.create_dir(bucket)
         for name in ("first", "second"):
             local = write(tmp_path / f"{name}.jsonl", english[:4] if name == "first" else english[2:8])
             with filesystem.open_output_stream(f"{bucket}/in/{name}.jsonl") as out:
                 out.write(Path(local).read_bytes())
-        curate("s3://texts/in/first.jsonl", "-o", "s3://texts/out")
-        report = curate(tmp_path / "second.jsonl", "-o", "s3://texts/out/", "--append")  # a local one is added
-        assert drops(report) == {"exact_duplicate": 2} and texts("s3://texts/out") == english[:8]
-        assert "exact_duplicate" in call("inspect", "s3://texts/out")
-        assert curate("s3://texts/in/first.jsonl", "-o", "s3://texts/out")["stages"]["dedup"]["documents"] == 4
-        assert texts("s3://texts/out") == english[:4]
+        curate("s3://corpora/in/first.jsonl", "-o", "s3://corpora/out")
+        report = curate(tmp_path / "second.jsonl", "-o", "s3://corpora/out/", "--append")  # a local one is added
+        assert drops(report) == {"exact_duplicate": 2} and texts("s3://corpora/out") == english[:8]
+        assert "exact_duplicate" in call("inspect", "s3://corpora/out")
+        assert curate("s3://corpora/in/first.jsonl", "-o", "s3://corpora/out")["stages"]["dedup"]["documents"] == 4
+        assert texts("s3://corpora/out") == english[:4]
         listed = filesystem.get_file_info(pa.fs.FileSelector(f"{bucket}/out"))
         assert {info.base_name for info in listed} == {".curate", "documents", "report", "report.json"}
