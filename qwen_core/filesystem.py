@@ -53,6 +53,8 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), uri
     if uri.startswith("s3://"):
         address, _, query = uri.removeprefix("s3://").partition("?")
+        if "=" not in query:  # the ? of a glob
+            address, query = uri.removeprefix("s3://"), ""
         filesystem = _s3(address.partition("/")[0], query, tuple(os.environ.get(name, "") for name in _AWS))
         return filesystem, address.rstrip("/")
     try:
@@ -81,7 +83,6 @@ def reason_of(fault: Exception) -> str:
     return text[:300] or type(fault).__name__
 
 
-@functools.lru_cache(maxsize=64)
 def is_passing(fault: BaseException) -> bool:
     """Tell a fault of the machine or the network, which another try may not meet, from one of the data.
 
@@ -98,6 +99,7 @@ def is_passing(fault: BaseException) -> bool:
     return fault.errno in _PASSING or any(word in str(fault) for word in _PASSING_WORDS)
 
 
+@functools.lru_cache(maxsize=64)
 def _s3(bucket: str, query: str, environment: tuple[str, ...]) -> pafs.FileSystem:
     """Open a bucket's file system, once for each environment: each holds connections of its own."""
     settings = dict(zip(_AWS, environment, strict=True))

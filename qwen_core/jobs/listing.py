@@ -139,10 +139,15 @@ def _remote(name: str) -> Listing:
     files = [
         File(f"{scheme}://{info.path}{query}", info.size, info.mtime_ns or 0)
         for info in infos
-        if info.type == pafs.FileType.File
-        and (pattern.fullmatch(info.path) if pattern else not _is_hidden(info.path, base))
+        if info.type == pafs.FileType.File and not _is_hidden(info.path, base) and _is_meant(info.path, pattern)
     ]
     return Listing(files)
+
+
+def _is_meant(path: str, pattern: re.Pattern[str] | None) -> bool:
+    """Tell whether a pattern matches a file or a folder that it lies in."""
+    names = path.split("/")
+    return pattern is None or any(pattern.fullmatch("/".join(names[:size])) for size in range(1, len(names) + 1))
 
 
 def _infos(filesystem: pafs.FileSystem, base: str) -> Iterator[pafs.FileInfo]:

@@ -58,6 +58,8 @@ def texts(sources):
         ("/a.jsonl", ["a.jsonl"]),
         ("/**/*.jsonl*", ["a.jsonl", "web/b.jsonl.gz"]),
         ("/web/*.md", ["web/c.md"]),
+        ("/web/?.md", ["web/c.md"]),
+        ("/w*", ["web/b.jsonl.gz", "web/c.md", "web/d.parquet"]),
     ],
 )
 def test_files_folders_and_globs_are_listed(bucket, name, found):
