@@ -127,6 +127,26 @@ def read_rows(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
         return pq.read_table(file, columns=list(columns) if columns is not None else None)
 
 
+def row_batches(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Read a part a batch at a time: one large packed file makes one large part.
+
+    Args:
+        uri: Of its Parquet file.
+        columns: Which; all of them by default.
+
+    Yields:
+        Tables of some thousand rows, at least one.
+    """
+    filesystem, path = open_filesystem(uri)
+    with filesystem.open_input_file(path) as opened, pq.ParquetFile(opened) as file:
+        schema = file.schema_arrow
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        if not file.metadata.num_rows:
+            yield wanted.empty_table()
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+            yield pa.Table.from_batches([batch]).select(wanted.names)
+
+
 def write_part_list(store: Store, data_uri: str, parts: Sequence[Part]) -> None:
     """List an artifact's parts, in the corpus's order.
 
@@ -161,23 +181,3 @@ def parts_of(manifest: Manifest) -> list[Part]:
             f"no {LIST} in {manifest.data_uri}: the artifact was deleted, or is none of a corpus"
         ) from error
     return [Part.model_validate_json(line) for line in lines]
-
-
-def row_batches(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Read a part a batch at a time: one large packed file makes one large part.
-
-    Args:
-        uri: Of its Parquet file.
-        columns: Which; all of them by default.
-
-    Yields:
-        Tables of some thousand rows, at least one.
-    """
-    filesystem, path = open_filesystem(uri)
-    with filesystem.open_input_file(path) as opened, pq.ParquetFile(opened) as file:
-        schema = file.schema_arrow
-        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-        if not file.metadata.num_rows:
-            yield wanted.empty_table()
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
-            yield pa.Table.from_batches([batch]).select(wanted.names)

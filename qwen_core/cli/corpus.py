@@ -12,7 +12,9 @@ from rich.table import Table
 
 from qwen_core.artifacts import Manifest
 
-_STAGES = ("ingest", "filter", "dedup")
+STAGES = ("ingest", "filter", "dedup")
+"""Stages that documents pass through, in order."""
+
 _MOST_ROWS = 12
 
 
@@ -26,7 +28,7 @@ def report_of(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
         Plain JSON: `stages` (documents, bytes, drops of each), `by_language`, `by_source`, `faults`,
         `contamination` (which items of evaluation sets were found), `duplicates`.
     """
-    done = {name: manifests[name] for name in _STAGES if name in manifests}
+    done = {name: manifests[name] for name in STAGES if name in manifests}
     last = list(done.values())[-1]
     stages = {
         name: {

@@ -14,14 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from qwen_core.artifacts import Manifest, Store
-from qwen_core.cli.corpus import print_report, report_of
+from qwen_core.cli.corpus import STAGES, print_report, report_of
 from qwen_core.cli.curate import manifests_of
 from qwen_core.cli.options import home_option
 from qwen_core.errors import ArtifactError, InputError
 from qwen_core.parts import Part, parts_of, read_rows
 from qwen_core.platform import Platform
 
-_WAY = ("ingest", "filter", "dedup")
 _SHOWN_CHARS = 2000
 
 
@@ -79,12 +78,12 @@ def lineage(manifests: Mapping[str, Manifest], document: str) -> list[dict[str, 
     Raises:
         InputError: No document of the corpus has this id.
     """
-    first, rest = _WAY[0], [name for name in _WAY[1:] if name in manifests]
+    first, rest = STAGES[0], [name for name in STAGES[1:] if name in manifests]
     for number, part in enumerate(parts_of(manifests[first])):
         row = _row(part.uri, document)
         if row is None:
             continue
-        way = [{"stage": first, "fate": "kept", **_told(row, manifests[first])}]
+        way = [{"stage": first, "fate": "kept", **_told(row)}]
         for name in rest:
             way.append({"stage": name, **_fate(parts_of(manifests[name])[number], document)})
             if way[-1]["fate"] != "kept":
@@ -112,7 +111,7 @@ def _row(uri: str, document: str) -> dict[str, Any] | None:
     return read_rows(uri).slice(place, 1).to_pylist()[0] if place >= 0 else None
 
 
-def _told(row: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
     metadata = json.loads(row["metadata"] or "{}")
     place = {name.removeprefix("source_"): metadata.pop(name, "") for name in ("source_file", "source_position")}
     names = ("source", "url", "timestamp", "language", "language_score", "script")
@@ -135,7 +134,7 @@ def _fate(part: Part, document: str) -> dict[str, Any]:
 
 def _samples(manifests: Mapping[str, Manifest], reason: str) -> list[dict[str, Any]]:
     known: set[str] = set()
-    for name in _WAY:
+    for name in STAGES:
         if name not in manifests:
             continue
         details = manifests[name].details
@@ -160,7 +159,7 @@ def _funnels(manifests: Mapping[str, Manifest], by: str) -> dict[str, dict[str, 
 
 
 def _rows(manifests: Mapping[str, Manifest], place: int) -> Iterator[tuple[str, str, dict[str, int]]]:
-    done = [name for name in _WAY if name in manifests]
+    done = [name for name in STAGES if name in manifests]
     for name in done:
         for row in manifests[name].details.get("funnel", []):
             count = row[3]

@@ -11,11 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen_core.artifacts import Manifest, Store
+from qwen_core.cli.corpus import STAGES
 from qwen_core.cli.options import home_option
 from qwen_core.errors import ArtifactError
 from qwen_core.platform import Platform
-
-_CORPUS = ("ingest", "filter", "dedup")
 
 
 @click.command()
@@ -62,7 +61,7 @@ def _documents(manifests: dict[str, Manifest]) -> Table | None:
     table = Table(title="Documents", title_justify="left", box=None, pad_edge=False)
     for column, justify in (("stage", "left"), ("kept", "right"), ("dropped", "right"), ("by reason", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for name in _CORPUS:
+    for name in STAGES:
         manifest = manifests.get(name)
         if manifest is not None:
             by_reason = sorted(manifest.drops.items(), key=lambda item: -item[1])

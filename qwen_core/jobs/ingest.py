@@ -94,14 +94,15 @@ def _items(context: Context, found: list[Source]) -> Iterator[Item]:
     settings = {k: v for k, v in context.section.model_dump(mode="json").items() if k not in _NOT_IN_PARTS}
     settings["language_model"] = context.attempt.sources.get("language_model", "")
     part: list[Source] = []
+    size = 0
     for number, source in enumerate(found, 1):
         part.append(source)
-        size = sum(one.size for one in part)
+        size += source.size
         if size >= context.section.part_bytes or number == len(found):
             told = [[one.path, one.name, one.kind, one.start, one.end, one.content_hash] for one in part]
             fingerprint = part_fingerprint(context, settings=settings, sources=told)
             yield Item(fingerprint, size, {"sources": [vars(one) for one in part]})
-            part = []
+            part, size = [], 0
 
 
 def _ingest_part(given: dict[str, Any], options: dict[str, Any]) -> Made:
