@@ -1,8 +1,8 @@
 """What `tokenizer` and `pack` need to mix a corpus: its size by language and source, as bytes or as tokens.
 
-    documents ─▶ bytes by cell ─▶ [tokens of a sample of each cell] ─▶ budgets ─▶ a weight for each cell
+    the corpus's funnel ─▶ bytes by cell ─▶ [tokens of a sample of each cell] ─▶ budgets ─▶ a weight for each cell
 
-One more pass over the corpus, cheap beside encoding it; what comes back is one row for each cell and batch.
+Tokens take one more pass over the corpus, cheap beside encoding it; what comes back is one row for each cell and batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
+from qwen_core.artifacts import Manifest
 from qwen_core.config.tokens import Mix
+from qwen_core.data import tally
 from qwen_core.data.budget import Budget, Mixture, mixture
 from qwen_core.data.mix import Cell, cells_of, draws, is_below
 from qwen_core.tokenizer import ChatTokenizer, load_tokenizer
@@ -42,17 +44,19 @@ def budget_of(mix: Mix) -> Budget:
     return Budget(**mix.model_dump())
 
 
-def cell_sizes(files: Sequence[str]) -> dict[Cell, tuple[int, int]]:
-    """Count documents and bytes of a corpus by language and source.
+def cell_sizes(corpus: Manifest) -> dict[Cell, tuple[int, int]]:
+    """Look up documents and bytes of a corpus by language and source; its funnel has counted them.
 
     Args:
-        files: Parquet files of documents.
+        corpus: Of `dedup`.
 
     Returns:
         Documents and UTF-8 bytes of text by cell, sorted.
     """
-    documents = ray.data.read_parquet(list(files), columns=["text", "language", "source"])
-    return _summed(documents.map_batches(_count_bytes, batch_format="pyarrow"))
+    rows = tally.kept_rows(corpus.details["funnel"])
+    return {
+        cell: figures for cell, figures in sorted(((r[1] or "unknown", r[0] or "unknown"), (r[2], r[3])) for r in rows)
+    }
 
 
 def cell_tokens(
@@ -141,12 +145,6 @@ def worker_tokenizer(folder: str) -> ChatTokenizer:
         The tokenizer.
     """
     return load_tokenizer(folder)
-
-
-def _count_bytes(batch: pa.Table) -> pa.Table:
-    cells, members = cells_of(batch["language"], batch["source"])
-    sizes = pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()
-    return _counted(cells, members, np.ones(len(members)), sizes)
 
 
 def _count_tokens(batch: pa.Table, shares: Mapping[Cell, float], seed: int, folder: str) -> pa.Table:

@@ -87,7 +87,7 @@ def _plan(context: Context, files: list[str], folder: str) -> Any:
     budget, kept = budget_of(context.recipe.mix), 1 - context.section.validation_ratio
     if not budget.is_given or not files:
         return None
-    tokens = cell_tokens(files, cell_sizes(files), folder, context.recipe.seed)
+    tokens = cell_tokens(files, cell_sizes(context.inputs["dedup"]), folder, context.recipe.seed)
     return plan({cell: count * kept for cell, count in tokens.items()}, budget)
 
 

@@ -65,7 +65,7 @@ def run(context: Context) -> Outcome:
     given = import_tokenizer(section.import_path, section.add_chat_tokens) if section.import_path else None
     connect_ray()
     files = document_files(context.inputs["dedup"])
-    sizes = cell_sizes(files)
+    sizes = cell_sizes(context.inputs["dedup"])
     planned = plan({cell: size / BYTES_PER_TOKEN for cell, (_, size) in sizes.items()}, budget_of(context.recipe.mix))
     heldout = heldout_shares(sizes, section.validation_ratio)
     mixed_bytes = sum(size * planned.weights[cell] * (1 - heldout[cell[0]]) for cell, (_, size) in sizes.items())

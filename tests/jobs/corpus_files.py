@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qwen_core.config import Recipe
+from qwen_core.data import tally
 
 WORDS = {
     "en": ["river", "sea", "sand", "slow", "water", "flows", "down", "old", "town", "over", "wide", "green", "fields"],
@@ -40,19 +41,20 @@ def write_files(table, folder, count):
     return paths
 
 
-def context(stage, folder, recipe: Recipe, tokenizer_folder=None):
-    """What a job reads of its context."""
+def context(stage, folder, recipe: Recipe, files, tokenizer_folder=None):
+    """What a job reads of its context; the corpus lies in the files."""
     target = folder / stage
 
     def output(name):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         return str(target / name)
 
+    counted = tally.merge(tally.tally(pq.read_table(file)) for file in files)
     tokenizer = types.SimpleNamespace(path=lambda name: str(tokenizer_folder))
     return types.SimpleNamespace(
         section=getattr(recipe, stage),
         recipe=recipe,
-        inputs={"dedup": types.SimpleNamespace(rows=0), "tokenizer": tokenizer},
+        inputs={"dedup": types.SimpleNamespace(rows=0, details=counted), "tokenizer": tokenizer},
         attempt=types.SimpleNamespace(data_uri=str(target)),
         output=output,
         progress=lambda *arguments, **figures: None,

@@ -132,7 +132,7 @@ def run_job(tmp_path, monkeypatch, tokenizer_folder, paths, **sections):
     monkeypatch.setattr(job, "document_files", lambda manifest: paths)
     own = {"max_seq_len": 32, "validation_ratio": 0.1, "max_validation_sequences": 6, "method": "best_fit"}
     recipe = Recipe(seed=7, pack=own, **sections)
-    outcome = job.run(context("pack", tmp_path, recipe, tokenizer_folder))
+    outcome = job.run(context("pack", tmp_path, recipe, paths, tokenizer_folder))
     files = sorted((tmp_path / "pack").rglob("*.arrow"))
     return outcome, {str(file.relative_to(tmp_path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

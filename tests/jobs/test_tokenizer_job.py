@@ -57,7 +57,7 @@ def run_job(tmp_path, monkeypatch, paths, **section):
     recipe = Recipe(seed=3, tokenizer={"vocab_size": 330, "max_sample_bytes": 100_000, **section})
     if not ray.is_initialized():
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    outcome = job.run(context("tokenizer", tmp_path, recipe))
+    outcome = job.run(context("tokenizer", tmp_path, recipe, paths))
     return outcome, (tmp_path / "tokenizer" / "tokenizer" / "tokenizer.json").read_bytes()
 
 
