@@ -25,6 +25,9 @@ from qwen_core.parts import read_rows
 Ints = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
+RowsOf = Callable[[str, int], pa.Table]
+Together = Callable[[pa.Table], pa.Table]
+
 ROW_BITS = 32
 """A document's number is `part << ROW_BITS | row`."""
 
@@ -60,22 +63,41 @@ def find_clusters(sketches: Sequence[str], rows: int, keys: int, max_links: int 
     Returns:
         The clusters; the same whatever the number of workers.
     """
-    partitions = max(1, -(-rows * keys // _PARTITION_ROWS))
-    files = pa.table({"file": list(sketches), "part": np.arange(len(sketches))})
-    if partitions == 1:  # one task sees every key: a shuffle would only take its seconds
-        links = ray.get(ray.remote(num_cpus=1)(lambda table: _links(_keys_of_files(table))).remote(files))
-        return Clusters(*components(links["left"].to_numpy(), links["right"].to_numpy()))
-    shuffled = (
-        ray.data.from_arrow(files)
-        .repartition(len(sketches))
-        .map_batches(_keys_of_files, batch_size=1, batch_format="pyarrow")
-        .repartition(partitions, keys=["key"])
-    )
-    links = shuffled.map_batches(_links, batch_size=None, batch_format="pyarrow").materialize()
+    links = by_key(sketches, _keys_of, _links, "key", -(-rows * keys // _PARTITION_ROWS)).materialize()
     count = links.count()
     if count > max_links:
         links = _join_apart(links, max(2, -(-count // _PARTITION_ROWS)))
     return Clusters(*components(*collect(links, left=np.int64, right=np.int64)))
+
+
+def by_key(files: Sequence[str], rows_of: RowsOf, together: Together, key: str, partitions: int) -> ray.data.Dataset:
+    """Bring rows of all parts of a corpus together by a key, and apply a function to each partition of them.
+
+    Args:
+        files: Of the parts, in the corpus's order.
+        rows_of: Makes rows of a file and the number of its part.
+        together: Called with rows of which no others have the same keys.
+        key: Column that decides which rows come together.
+        partitions: Tasks; for one or fewer nothing is shuffled, which would only take its seconds.
+
+    Returns:
+        What `together` gave.
+    """
+
+    def rows(batch: pa.Table) -> pa.Table:
+        pairs = zip(batch["file"].to_pylist(), batch["part"].to_pylist(), strict=True)
+        return pa.concat_tables([rows_of(file, part) for file, part in pairs])
+
+    listed = pa.table({"file": list(files), "part": np.arange(len(files))})
+    if partitions <= 1:
+        return ray.data.from_arrow(ray.get(ray.remote(num_cpus=1)(lambda: together(rows(listed))).remote()))
+    return (
+        ray.data.from_arrow(listed)
+        .repartition(len(files))
+        .map_batches(rows, batch_size=1, batch_format="pyarrow")
+        .repartition(partitions, keys=[key])
+        .map_batches(together, batch_size=None, batch_format="pyarrow")
+    )
 
 
 def keys_of(exact: UInt64s, bands: UInt64s, first: int) -> pa.Table:
@@ -112,16 +134,13 @@ def _rows(keys: UInt64s, numbers: Ints, others: Ints | int) -> pa.Table:
     )
 
 
-def _keys_of_files(files: pa.Table) -> pa.Table:
+def _keys_of(file: str, part: int) -> pa.Table:
     """Read the sketches of a part."""
-    tables = []
-    for file, part in zip(files["file"].to_pylist(), files["part"].to_pylist(), strict=True):
-        sketch = read_rows(file, ["exact", "bands"]).combine_chunks()
-        exact = sketch["exact"].to_numpy()
-        bands = sketch["bands"].combine_chunks()
-        flat = bands.flatten().to_numpy() if len(bands) else np.zeros(0, np.uint64)
-        tables.append(keys_of(exact, flat.reshape(len(exact), bands.type.list_size), part << ROW_BITS))
-    return pa.concat_tables(tables)
+    sketch = read_rows(file, ["exact", "bands"]).combine_chunks()
+    exact = sketch["exact"].to_numpy()
+    bands = sketch["bands"].combine_chunks()
+    flat = bands.flatten().to_numpy() if len(bands) else np.zeros(0, np.uint64)
+    return keys_of(exact, flat.reshape(len(exact), bands.type.list_size), part << ROW_BITS)
 
 
 def _links(rows: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ of the whole corpus.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
 from qwen_core.data import tally
 from qwen_core.data.lines import find_lines, repeated_lines, without_lines
-from qwen_core.jobs.clusters import ROW_BITS, collect
+from qwen_core.jobs.clusters import ROW_BITS, by_key, collect
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.parts import Item, Made, is_own, make_parts, part_fingerprint
 from qwen_core.parts import Part, read_rows, row_batches
@@ -41,30 +41,16 @@ def cut_repeated(context: Context, parts: Sequence[Part]) -> list[Part]:
     """
     section = context.section
     unit, min_chars = section.repeated, section.min_repeated_chars
-    files = pa.table({"file": [part.uri for part in parts], "part": np.arange(len(parts))})
-    partitions = max(1, -(-sum(part.text_bytes for part in parts) // _PARTITION_BYTES))
-
-    def lines_of(batch: pa.Table) -> pa.Table:
-        tables = [_lines(*row, unit, min_chars) for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)]
-        return pa.concat_tables(tables)
 
     def repeated(batch: pa.Table) -> pa.Table:
         hashes = batch["hash"].to_numpy().view(np.uint64)
         found, first = repeated_lines(hashes, batch["number"].to_numpy(), section.min_repeats)
         return pa.table({"hash": found, "first": first})
 
-    if partitions == 1:  # one task sees every line: a shuffle would only take its seconds
-        table = ray.get(ray.remote(num_cpus=1)(lambda batch: repeated(lines_of(batch))).remote(files))
-        hashes, first = table["hash"].to_numpy(), table["first"].to_numpy()
-    else:
-        shuffled = (
-            ray.data.from_arrow(files)
-            .repartition(len(parts))
-            .map_batches(lines_of, batch_size=1, batch_format="pyarrow")
-            .repartition(partitions, keys=["hash"])
-            .map_batches(repeated, batch_size=None, batch_format="pyarrow")
-        )
-        hashes, first = collect(shuffled, hash=np.uint64, first=np.int64)
+    partitions = -(-sum(part.text_bytes for part in parts) // _PARTITION_BYTES)
+    files = [part.uri for part in parts]
+    shared = by_key(files, functools.partial(_lines, unit=unit, min_chars=min_chars), repeated, "hash", partitions)
+    hashes, first = collect(shared, hash=np.uint64, first=np.int64)
     order = np.argsort(hashes)
     found = hashes[order], first[order]
     digest = hashlib.blake2b(found[0].tobytes() + found[1].tobytes(), digest_size=8).hexdigest()

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import lzma
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from qwen_core.data.read import Fields, Report, kind_of, read_batches, read_file
+from qwen_core.data.read import Fields, Report, kind_of, read_batches
 
 LINES = [json.dumps({"text": f"text {i}", "url": f"u{i}", "stars": i}) for i in range(3)]
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
@@ -132,12 +131,12 @@ def test_utf16_is_read_by_its_mark(tmp_path):
     assert texts(tmp_path / "b.txt") == ["水和火"]
 
 
-def test_records_are_given_one_by_one_too(tmp_path):
+def test_broken_line_is_counted_beside_what_the_others_tell(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join([*LINES, "{broken"]))
-    drops = Counter()
-    found = list(read_file(tmp_path / "a.jsonl", "text", drops))
-    assert [(r.text, r.url, r.extra) for r in found] == [(f"text {i}", f"u{i}", {"stars": i}) for i in range(3)]
-    assert drops == {"invalid_json": 1}
+    found, report = read(tmp_path / "a.jsonl")
+    told = [(r["text"], r["url"], {"stars": r["metadata"]["stars"]}) for r in found]
+    assert told == [(f"text {i}", f"u{i}", {"stars": i}) for i in range(3)]
+    assert report.drops == {"invalid_json": 1}
 
 
 def test_kind_is_told_by_the_ending():

@@ -9,13 +9,8 @@ records come of it does not depend on them.
 from __future__ import annotations
 
 import errno
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from qwen_core.data.read.blocks import file_blocks, unpacked_blocks
@@ -35,37 +30,15 @@ __all__ = [
     "PROSE",
     "SCHEMA",
     "Fields",
-    "Raw",
     "Report",
     "Rows",
     "kind_of",
     "read_batches",
-    "read_file",
 ]
 
 MAX_RECORD_BYTES = 16 << 20
 _PARQUET = b"PAR1"
-
-
 _CLOSED = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
-
-
-@dataclass
-class Raw:
-    """A record as it was found.
-
-    Attributes:
-        position: Where in the file, such as a line's offset in bytes.
-        is_code: Whether the file is source code.
-        extra: Further fields, for the document's metadata.
-    """
-
-    text: str
-    position: str
-    url: str | None = None
-    timestamp: str | None = None
-    is_code: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def read_batches(
@@ -103,26 +76,6 @@ def read_batches(
             report.unread.append(path)
         # What was gathered before the fault is kept.
         yield rows.take()
-
-
-def read_file(path: Path, text_column: str, drops: Counter[str]) -> Iterator[Raw]:
-    """Read a file record by record.
-
-    Args:
-        path: Of a kind that `kind_of` knows.
-        text_column: Key or column that holds the text.
-        drops: Gets the reasons of what is lost.
-
-    Yields:
-        Records, in the file's order.
-    """
-    report = Report(drops=drops)
-    for table in read_batches(str(path), Fields(text=(text_column,)), report):
-        for row in table.to_pylist():
-            extra = {
-                name: value for name, value in orjson.loads(row["metadata"]).items() if not name.startswith("source_")
-            }
-            yield Raw(row["text"], row["position"], row["url"], row["timestamp"], row["is_code"], extra)
 
 
 def _read(path: str, kind: str | None, rows: Rows, start: int, end: int | None) -> Iterator[pa.Table]:
