@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from qwen_core.config.align import Dpo, Sft
 from qwen_core.config.base import Section
 from qwen_core.config.classifiers import Classifiers
 from qwen_core.config.dedup import Dedup
+from qwen_core.config.evaluate import Evaluate, Release
 from qwen_core.config.filter import Filter
 from qwen_core.config.ingest import Ingest
+from qwen_core.config.model import Model
+from qwen_core.config.parallel import Parallel
 from qwen_core.config.tokens import Instruct, Mix, Pack, Preference, Tokenizer
-from qwen_core.config.train import Dpo, Evaluate, Model, Parallel, Pretrain, Release, Sft
+from qwen_core.config.training import Pretrain
 
 
 class Recipe(Section):

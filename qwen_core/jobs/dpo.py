@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
 
 from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.training import model_of, run_training
 from qwen_core.model import CausalLM
 from qwen_core.train.dpo import DpoTask
+from qwen_core.train.task import Alone
 
 
 def run(context: Context) -> Outcome:
@@ -32,14 +32,10 @@ def run(context: Context) -> Outcome:
         frozen = copy.deepcopy(model)
         if section.precision == "bf16":  # as the policy sees its weights, so that both start out equal
             frozen = frozen.to(torch.bfloat16)
-
-        def reference(input_ids: Tensor, segment_ids: Tensor | None, labels: Tensor) -> Tensor:
-            return frozen(input_ids, segment_ids=segment_ids, labels=labels)  # type: ignore[no-any-return]
-
         return DpoTask(
             local_copy(data.path("train.arrow")),
             local_copy(data.path("validation.arrow")),
-            reference=reference,
+            reference=Alone(frozen),
             beta=section.beta,
             sft_weight=section.sft_weight,
             batch_size=section.micro_batch_size,

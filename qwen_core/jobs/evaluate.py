@@ -21,6 +21,7 @@ from qwen_core.model import Sampling
 from qwen_core.train.dpo import pair_logprobs, preference_accuracy
 from qwen_core.train.pretrain import bits_per_byte
 from qwen_core.train.sft import answer_loss, read_table
+from qwen_core.train.task import Alone
 
 _MODELS = ("pretrain", "sft", "dpo")
 _BATCH = 8
@@ -70,17 +71,10 @@ def _measure(
     """Measure one model, and let it speak if it is the aligned one."""
     chat = ChatModel(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = chat.model.to(device)
-
-    def forward(input_ids: torch.Tensor, segment_ids: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
-        segments = None if segment_ids is None else segment_ids.to(device)
-        return model(input_ids.to(device), segment_ids=segments, labels=labels.to(device)).cpu()  # type: ignore[no-any-return]
-
-    figures = {n: v for n, v in bits_per_byte(forward, PackedSequences(data["packed"]), _BATCH).items() if n != "loss"}
-    figures["answer_loss"] = answer_loss(forward, read_table(data["instruct"]), _BATCH)["loss"]
-    figures["preference_accuracy"] = preference_accuracy(
-        *pair_logprobs(forward, read_table(data["preference"]), _BATCH)
-    )
+    model = Alone(chat.model, device)
+    figures = {n: v for n, v in bits_per_byte(model, PackedSequences(data["packed"]), _BATCH).items() if n != "loss"}
+    figures["answer_loss"] = answer_loss(model, read_table(data["instruct"]), _BATCH)["loss"]
+    figures["preference_accuracy"] = preference_accuracy(*pair_logprobs(model, read_table(data["preference"]), _BATCH))
     replies = []
     for name, prompt in settings["prompts"].items() if speaks else ():
         asked = [{"role": "user", "content": prompt}]

@@ -6,7 +6,7 @@ Reads `tokenizer`, `pack`. Leaves `model/` (Hugging Face folder) and `history.js
 from __future__ import annotations
 
 from qwen_core.artifacts import Outcome
-from qwen_core.config.train import Model
+from qwen_core.config.model import Model
 from qwen_core.errors import RecipeError
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.training import run_training, split_files

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from qwen_core.artifacts import Manifest, Outcome, local_copy
-from qwen_core.config.train import Optimiser
+from qwen_core.config.training import Optimiser
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.model import CausalLM, load_pretrained
 from qwen_core.tokenizer import load_tokenizer

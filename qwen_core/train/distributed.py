@@ -28,26 +28,3 @@ def all_sum(tensor: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
-
-
-def shard_batches(count: int, batch_size: int) -> list[tuple[list[int], list[float]]]:
-    """Deal items out to this worker, in as many batches as every other worker gets.
-
-    Under ZeRO-3 each forward pass is a collective operation: a worker with one batch less would hang the others.
-    Items that only fill up a batch get the weight 0.
-
-    Args:
-        count: Items in all.
-        batch_size: Items in one batch.
-
-    Returns:
-        Batches of (indices, weights).
-    """
-    workers = world_size()
-    rounds = -(-count // (batch_size * workers))
-    batches = []
-    for number in range(rounds):
-        first = (number * workers + rank()) * batch_size
-        wanted = range(first, first + batch_size)
-        batches.append(([index % count for index in wanted], [1.0 if index < count else 0.0 for index in wanted]))
-    return batches

@@ -9,7 +9,7 @@ sides, the rejected one only more, and a small model forgets how to speak.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import torch
@@ -17,9 +17,9 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from qwen_core.model import IGNORE
-from qwen_core.train.distributed import all_sum, shard_batches
+from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.train.sft import padded, read_table
-from qwen_core.train.task import Objective, TokenLosses
+from qwen_core.train.task import Measure
 
 
 class DpoTask:
@@ -30,7 +30,7 @@ class DpoTask:
         train: str,
         validation: str,
         *,
-        reference: TokenLosses,
+        reference: Measure,
         beta: float,
         sft_weight: float,
         batch_size: int,
@@ -54,26 +54,29 @@ class DpoTask:
         """Count the training pairs."""
         return int(self._train.num_rows)
 
-    def count(self, indices: Sequence[int]) -> int:
-        """Count the pairs; see `Task`."""
-        return len(indices)
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Read pairs, with the reference's log-probabilities; see `Task`."""
+        return _batch(self._train, indices, {"reference": self._train_reference[list(indices)].T})
 
-    def objective(self, forward: TokenLosses, indices: Sequence[int]) -> Objective:
+    def objective(self, losses: Tensor, batch: Batch) -> Objective:
         """Sum the pairs' losses; see `Task`."""
-        input_ids, labels = _tensors(self._train, indices)
-        losses = forward(input_ids, None, labels)
+        labels = batch.labels
         logprobs = -losses.sum(1).view(2, -1)  # [2, pairs]: chosen, rejected
-        margins = self._margins(logprobs, self._train_reference[list(indices)].T.to(losses))
+        margins = self._margins(logprobs, batch.extras["reference"].to(losses))
         per_pair = dpo_loss(margins)
         if self._sft_weight:
             answered = (labels != IGNORE).sum(1).view(2, -1)[0]
             per_pair = per_pair - self._sft_weight * logprobs[0] / answered
         figures = {"margin": margins.detach().sum(), "reward_accuracy": (margins.detach() > 0).float().sum()}
-        return Objective(per_pair.sum(), input_ids.numel(), figures)
+        return Objective(per_pair.sum(), figures)
 
-    def validate(self, forward: TokenLosses) -> dict[str, float]:
+    def describe(self, indices: Sequence[int]) -> list[str]:
+        """Name pairs by their ids; see `Task`."""
+        return [str(name) for name in self._train["id"].take(pa.array(list(indices))).to_pylist()]
+
+    def validate(self, model: Measure) -> dict[str, float]:
         """Measure loss, reward accuracy and preference accuracy on held-out pairs; see `Task`."""
-        logprobs, lengths = pair_logprobs(forward, self._validation, self._batch_size)
+        logprobs, lengths = pair_logprobs(model, self._validation, self._batch_size)
         margins = self._margins(logprobs.T, self._validation_reference.T)
         return {
             "loss": float(dpo_loss(margins).mean()),
@@ -116,11 +119,11 @@ def preference_accuracy(logprobs: Tensor, lengths: Tensor) -> float:
     return float((means[:, 0] > means[:, 1]).double().mean())
 
 
-def pair_logprobs(forward: TokenLosses, table: pa.Table, batch_size: int) -> tuple[Tensor, Tensor]:
+def pair_logprobs(model: Measure, table: pa.Table, batch_size: int) -> tuple[Tensor, Tensor]:
     """Sum the log-probabilities of both replies of each pair; with several workers each computes its share.
 
     Args:
-        forward: The model.
+        model: Measures.
         table: Of pairs.
         batch_size: Pairs in one pass.
 
@@ -129,23 +132,22 @@ def pair_logprobs(forward: TokenLosses, table: pa.Table, batch_size: int) -> tup
     """
     logprobs = torch.zeros(table.num_rows, 2, dtype=torch.float64)
     lengths = torch.zeros(table.num_rows, 2, dtype=torch.float64)
-    for indices, weights in shard_batches(table.num_rows, batch_size):
-        input_ids, labels = _tensors(table, indices)
-        with torch.no_grad():
-            losses = forward(input_ids, None, labels)
+    for indices, weights in model.shard.batches(table.num_rows, batch_size):
+        batch = _batch(table, indices)
         weight = torch.tensor(weights, dtype=torch.float64)[:, None]
         where = torch.tensor(indices)
-        logprobs.index_add_(0, where, -losses.double().sum(1).cpu().view(2, -1).T * weight)
-        lengths.index_add_(0, where, (labels != IGNORE).double().sum(1).view(2, -1).T * weight)
-    return all_sum(logprobs), all_sum(lengths)
+        logprobs.index_add_(0, where, -model.measure(batch).double().sum(1).view(2, -1).T * weight)
+        lengths.index_add_(0, where, (batch.labels != IGNORE).double().sum(1).view(2, -1).T * weight)
+    return model.shard.sum(logprobs), model.shard.sum(lengths)
 
 
-def _tensors(table: pa.Table, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Make ids and labels [2 x pairs, S]: all chosen replies first, then all rejected ones."""
+def _batch(table: pa.Table, indices: Sequence[int], extras: Mapping[str, Tensor] | None = None) -> Batch:
+    """Make a micro-batch [2 x pairs, S]: all chosen replies first, then all rejected ones."""
     rows = table.take(pa.array(list(indices))).to_pylist()
     sequences, labels = [], []
     for side in ("chosen_ids", "rejected_ids"):
         for row in rows:
             sequences.append(row["prompt_ids"] + row[side])
             labels.append([IGNORE] * len(row["prompt_ids"]) + row[side])
-    return padded(sequences, 0), padded(labels, IGNORE)
+    tokens = sum(len(sequence) for sequence in sequences)
+    return Batch(padded(sequences, 0), padded(labels, IGNORE), None, float(len(rows)), tokens, extras or {})

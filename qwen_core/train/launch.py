@@ -21,7 +21,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from qwen_core import progress
 from qwen_core.artifacts import upload
-from qwen_core.config.train import Optimiser, Parallel
+from qwen_core.config.parallel import Parallel
+from qwen_core.config.training import Optimiser
 from qwen_core.errors import QwenCoreError, RecipeError
 from qwen_core.model import CausalLM, save_pretrained
 from qwen_core.parallel import gather_state

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from qwen_core.config.train import Optimiser, Parallel
+from qwen_core.config.parallel import Parallel
+from qwen_core.config.training import Optimiser
 from qwen_core.data.packed import step_indices
 from qwen_core.errors import QwenCoreError
 from qwen_core.parallel import make_engine
+from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.parallel.shard import Shard
 from qwen_core.train.distributed import all_sum, rank, world_size
 from qwen_core.train.schedule import learning_rate_at, validation_steps
-from qwen_core.train.task import Objective, Task
+from qwen_core.train.task import Task
 
 Log = Callable[[dict[str, float], int], None]
 Save = Callable[["Loop", int], None]
@@ -68,6 +71,7 @@ class Loop:
             use_gpu=self.parallel.use_gpu,
         )
         self.device = self.engine.device
+        self.shard = Shard(rank(), world_size())
 
     def run(self, first_step: int, log: Log, save: Save) -> None:
         """Train from a step to the end.
@@ -99,10 +103,16 @@ class Loop:
                 save(self, done)
         self._validate(settings.max_steps, log)
 
-    def forward(self, input_ids: Tensor, segment_ids: Tensor | None, labels: Tensor) -> Tensor:
-        """Compute token losses through the engine; see `task.TokenLosses`."""
-        placed = [None if tensor is None else tensor.to(self.device) for tensor in (input_ids, segment_ids, labels)]
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute token losses through the engine."""
+        tensors = (batch.input_ids, batch.segment_ids, batch.labels)
+        placed = [None if tensor is None else tensor.to(self.device) for tensor in tensors]
         return self.engine(placed[0], segment_ids=placed[1], labels=placed[2])  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> Tensor:
+        """Compute token losses without gradient; see `task.Measure`."""
+        return self.forward(batch).float().cpu()
 
     def _step(self, step: int) -> dict[str, float]:
         """Take one optimiser step; return its figures."""
@@ -133,10 +143,11 @@ class Loop:
     def _accumulate(self, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
         """Run all passes of a step forward and backward, then let the optimiser step; return sums over all workers."""
         totals: dict[str, Tensor] = {}
-        count = self._count(micro_batches)
-        for number, indices in enumerate(micro_batches):
-            part = self.task.objective(self.forward, indices)
-            self._add(totals, part)
+        batches = [self.task.batch(indices) for indices in micro_batches]
+        count = float(all_sum(torch.tensor(sum(batch.count for batch in batches), dtype=torch.float64)))
+        for number, batch in enumerate(batches):
+            part = self.task.objective(self.forward(batch), batch)
+            self._add(totals, part, batch.tokens)
             # DeepSpeed averages over workers and passes: multiplied back here
             self.engine.backward(part.loss * (world_size() * self.passes) / count)
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
@@ -145,20 +156,15 @@ class Loop:
         summed = all_sum(torch.stack([totals[name].double() for name in names]))
         return dict(zip(names, summed.tolist(), strict=True)) | {"count": count}
 
-    def _count(self, micro_batches: Sequence[Sequence[int]]) -> float:
-        """Count the items of the whole batch over all workers and passes."""
-        mine = sum(self.task.count(indices) for indices in micro_batches)
-        return float(all_sum(torch.tensor(float(mine), dtype=torch.float64)))
-
     @staticmethod
-    def _add(totals: dict[str, Tensor], part: Objective) -> None:
-        figures = {"loss": part.loss.detach().cpu(), "tokens": torch.tensor(part.tokens)}
+    def _add(totals: dict[str, Tensor], part: Objective, tokens: int) -> None:
+        figures = {"loss": part.loss.detach().cpu(), "tokens": torch.tensor(tokens)}
         for name, value in (figures | {n: v.cpu() for n, v in part.figures.items()}).items():
             totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64)) + value.double()
 
     def _validate(self, step: int, log: Log) -> None:
         self.engine.eval()
-        figures = self.task.validate(self.forward)
+        figures = self.task.validate(self)
         self.engine.train()
         self._log({f"validation/{name}": value for name, value in figures.items()}, step, log)
 

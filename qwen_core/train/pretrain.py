@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qwen_core.data.packed import PackedBatch, PackedSequences
 from qwen_core.model import IGNORE
-from qwen_core.train.distributed import all_sum, shard_batches
-from qwen_core.train.task import Objective, TokenLosses
+from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.train.task import Measure
 
 
 class PretrainTask:
@@ -34,23 +34,25 @@ class PretrainTask:
         """Count the training sequences."""
         return len(self._train)
 
-    def count(self, indices: Sequence[int]) -> int:
-        """Count the tokens that are predicted; see `Task`."""
-        return int((tensors(self._train.batch(indices))[2] != IGNORE).sum())
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Read packed sequences; see `Task`."""
+        return packed_batch(self._train.batch(indices))
 
-    def objective(self, forward: TokenLosses, indices: Sequence[int]) -> Objective:
-        """Sum the token losses of some sequences; see `Task`."""
-        input_ids, segment_ids, labels = tensors(self._train.batch(indices))
-        losses = forward(input_ids, segment_ids, labels)
-        return Objective(losses.sum(), input_ids.numel())
+    def objective(self, losses: Tensor, batch: Batch) -> Objective:
+        """Sum the token losses; see `Task`."""
+        return Objective(losses.sum())
 
-    def validate(self, forward: TokenLosses) -> dict[str, float]:
+    def validate(self, model: Measure) -> dict[str, float]:
         """Measure nats per token and bits per byte, overall and by language; see `Task`."""
-        return bits_per_byte(forward, self._validation, self._batch_size)
+        return bits_per_byte(model, self._validation, self._batch_size)
+
+    def describe(self, indices: Sequence[int]) -> list[str]:
+        """Name sequences by their numbers; see `Task`."""
+        return [f"sequence {index}" for index in indices]
 
 
-def tensors(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Make ids, segments and labels [B, S] of packed sequences.
+def packed_batch(batch: PackedBatch) -> Batch:
+    """Make a micro-batch of packed sequences.
 
     A document's first token is not predicted: what stands before it belongs to another document. Nor is padding.
 
@@ -58,7 +60,7 @@ def tensors(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
         batch: The sequences.
 
     Returns:
-        `input_ids`, `segment_ids`, `labels`.
+        The micro-batch; its count is that of the predicted tokens.
     """
     input_ids, segment_ids = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.segment_ids)
     labels = input_ids.clone()
@@ -66,16 +68,17 @@ def tensors(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
     labels[:, 1:][segment_ids[:, 1:] != segment_ids[:, :-1]] = IGNORE
     position = torch.arange(labels.shape[1])
     labels[position[None, :] >= torch.from_numpy(batch.num_tokens)[:, None]] = IGNORE
-    return input_ids, segment_ids, labels
+    count = float((labels != IGNORE).sum())
+    return Batch(input_ids, labels, segment_ids, count, int(batch.num_tokens.sum()))
 
 
-def bits_per_byte(forward: TokenLosses, sequences: PackedSequences, batch_size: int) -> dict[str, float]:
+def bits_per_byte(model: Measure, sequences: PackedSequences, batch_size: int) -> dict[str, float]:
     """Measure a model on packed sequences; with several workers each measures its share.
 
     Bits per byte compares models whatever their tokenizers: total nats / ln 2 / UTF-8 bytes predicted.
 
     Args:
-        forward: The model.
+        model: Measures.
         sequences: Each with the language and source of all its documents.
         batch_size: Sequences in one pass.
 
@@ -83,15 +86,13 @@ def bits_per_byte(forward: TokenLosses, sequences: PackedSequences, batch_size: 
         `loss` (nats per token), `bits_per_byte`, and `bits_per_byte/<group>` by language and by source.
     """
     nats, tokens = torch.zeros(len(sequences), dtype=torch.float64), torch.zeros(len(sequences), dtype=torch.float64)
-    for indices, weights in shard_batches(len(sequences), batch_size):
-        input_ids, segment_ids, labels = tensors(sequences.batch(indices))
-        with torch.no_grad():
-            losses = forward(input_ids, segment_ids, labels)
+    for indices, weights in model.shard.batches(len(sequences), batch_size):
+        batch = packed_batch(sequences.batch(indices))
         weight = torch.tensor(weights, dtype=torch.float64)
-        nats.index_add_(0, torch.tensor(indices), losses.double().sum(1).cpu() * weight)
-        tokens.index_add_(0, torch.tensor(indices), (labels != IGNORE).double().sum(1) * weight)
-    all_sum(nats)
-    all_sum(tokens)
+        nats.index_add_(0, torch.tensor(indices), model.measure(batch).double().sum(1) * weight)
+        tokens.index_add_(0, torch.tensor(indices), (batch.labels != IGNORE).double().sum(1) * weight)
+    model.shard.sum(nats)
+    model.shard.sum(tokens)
     return _by_group(nats.numpy(), tokens.numpy(), sequences)
 
 

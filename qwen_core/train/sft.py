@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from qwen_core.model import IGNORE
-from qwen_core.train.distributed import all_sum, shard_batches
-from qwen_core.train.task import Objective, TokenLosses
+from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.train.task import Measure
 
 
 class SftTask:
@@ -32,19 +32,21 @@ class SftTask:
         """Count the training conversations."""
         return int(self._train.num_rows)
 
-    def count(self, indices: Sequence[int]) -> int:
-        """Count the assistant's tokens; see `Task`."""
-        return int((_tensors(self._train, indices)[1] != IGNORE).sum())
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Read conversations; see `Task`."""
+        return _batch(self._train, indices)
 
-    def objective(self, forward: TokenLosses, indices: Sequence[int]) -> Objective:
+    def objective(self, losses: Tensor, batch: Batch) -> Objective:
         """Sum the losses of the assistant's tokens; see `Task`."""
-        input_ids, labels = _tensors(self._train, indices)
-        losses = forward(input_ids, None, labels)
-        return Objective(losses.sum(), input_ids.numel())
+        return Objective(losses.sum())
 
-    def validate(self, forward: TokenLosses) -> dict[str, float]:
+    def validate(self, model: Measure) -> dict[str, float]:
         """Measure nats per held-out answer token; see `Task`."""
-        return answer_loss(forward, self._validation, self._batch_size)
+        return answer_loss(model, self._validation, self._batch_size)
+
+    def describe(self, indices: Sequence[int]) -> list[str]:
+        """Name conversations by their ids; see `Task`."""
+        return [str(name) for name in self._train["id"].take(pa.array(list(indices))).to_pylist()]
 
 
 def read_table(path: str) -> pa.Table:
@@ -59,11 +61,11 @@ def read_table(path: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(path)).read_all()
 
 
-def answer_loss(forward: TokenLosses, table: pa.Table, batch_size: int) -> dict[str, float]:
+def answer_loss(model: Measure, table: pa.Table, batch_size: int) -> dict[str, float]:
     """Measure a model on held-out answers; with several workers each measures its share.
 
     Args:
-        forward: The model.
+        model: Measures.
         table: With `input_ids` and `labels_mask`.
         batch_size: Conversations in one pass.
 
@@ -71,14 +73,12 @@ def answer_loss(forward: TokenLosses, table: pa.Table, batch_size: int) -> dict[
         `loss`, nats per answer token.
     """
     sums = torch.zeros(2, dtype=torch.float64)
-    for indices, weights in shard_batches(table.num_rows, batch_size):
-        input_ids, labels = _tensors(table, indices)
-        with torch.no_grad():
-            losses = forward(input_ids, None, labels)
+    for indices, weights in model.shard.batches(table.num_rows, batch_size):
+        batch = _batch(table, indices)
         weight = torch.tensor(weights, dtype=torch.float64)
-        sums[0] += (losses.double().sum(1).cpu() * weight).sum()
-        sums[1] += ((labels != IGNORE).double().sum(1) * weight).sum()
-    all_sum(sums)
+        sums[0] += (model.measure(batch).double().sum(1) * weight).sum()
+        sums[1] += ((batch.labels != IGNORE).double().sum(1) * weight).sum()
+    model.shard.sum(sums)
     return {"loss": float(sums[0] / sums[1])}
 
 
@@ -95,9 +95,11 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
-def _tensors(table: pa.Table, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Make ids and labels [B, S] of some conversations."""
+def _batch(table: pa.Table, indices: Sequence[int]) -> Batch:
+    """Make a micro-batch of some conversations."""
     rows = table.take(pa.array(list(indices)))
     input_ids = padded(rows["input_ids"].to_pylist(), 0)
     counted = padded([[int(is_answer) for is_answer in row] for row in rows["labels_mask"].to_pylist()], 0)
-    return input_ids, input_ids.masked_fill(counted == 0, IGNORE)
+    labels = input_ids.masked_fill(counted == 0, IGNORE)
+    tokens = sum(len(row) for row in rows["input_ids"].to_pylist())
+    return Batch(input_ids, labels, None, float((labels != IGNORE).sum()), tokens)

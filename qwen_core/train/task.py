@@ -1,30 +1,52 @@
-"""What a training stage brings to the loop: its data, its objective, its measures."""
+"""What a training stage brings to the loop: its data, its objective, its measures.
+
+A model is seen through two doors: in training the engine computes token losses of a `Batch` and hands them to
+`objective`; when measuring, `validate` gets a `Measure` and calls it itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-TokenLosses = Callable[[Tensor, Tensor | None, Tensor], Tensor]
-"""`(input_ids, segment_ids, labels) -> losses`, all [B, S]: a forward pass of the model, engine or not."""
+from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.parallel.shard import ALONE, Shard
 
 
-@dataclass
-class Objective:
-    """Sums over one micro-batch; the loop divides by the whole batch's count, so accumulation changes nothing.
+class Measure(Protocol):
+    """A model that measures: an engine does, so does `Alone`."""
 
-    Attributes:
-        loss: Scalar sum to be minimised, with its graph.
-        tokens: Tokens that went through the model.
-        figures: Further sums over the items, for the log.
-    """
+    shard: Shard
 
-    loss: Tensor
-    tokens: int
-    figures: dict[str, Tensor] = field(default_factory=dict)
+    def measure(self, batch: Batch) -> Tensor:
+        """Compute token losses [B, S] in nats, fp32 on the CPU, without gradient."""
+        ...
+
+
+class Alone:
+    """A whole model in this process, which measures."""
+
+    def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
+        """Place the model.
+
+        Args:
+            model: Takes `input_ids`, `segment_ids`, `labels`.
+            device: Where it computes.
+        """
+        self.shard = ALONE
+        self._model, self._device = model.to(device), device
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> Tensor:
+        """Compute token losses; see `Measure`."""
+        segments = None if batch.segment_ids is None else batch.segment_ids.to(self._device)
+        losses = self._model(
+            batch.input_ids.to(self._device), segment_ids=segments, labels=batch.labels.to(self._device)
+        )
+        return losses.float().cpu()  # type: ignore[no-any-return]
 
 
 class Task(Protocol):
@@ -34,36 +56,40 @@ class Task(Protocol):
         """Count the training examples."""
         ...
 
-    def count(self, indices: Sequence[int]) -> int:
-        """Count what the loss is divided by (tokens, pairs), without the model.
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Read training examples.
 
         Args:
-            indices: Training examples.
+            indices: Which ones, in order; repeats are allowed.
 
         Returns:
-            The same number that `objective` sums over.
+            One micro-batch.
         """
         ...
 
-    def objective(self, forward: TokenLosses, indices: Sequence[int]) -> Objective:
-        """Compute the loss of one micro-batch.
+    def objective(self, losses: Tensor, batch: Batch) -> Objective:
+        """Turn token losses into what is minimised; pure tensor work, on any device.
 
         Args:
-            forward: The model.
-            indices: Training examples.
+            losses: [B, S], with their graph.
+            batch: Whose losses they are; its tensors are on the same device.
 
         Returns:
-            Sums.
+            Sums over the micro-batch.
         """
         ...
 
-    def validate(self, forward: TokenLosses) -> dict[str, float]:
+    def validate(self, model: Measure) -> dict[str, float]:
         """Measure on the held-out set; every worker calls it and gets the same figures.
 
         Args:
-            forward: The model.
+            model: Measures this worker's share.
 
         Returns:
             Figures by name; `loss` is always there.
         """
+        ...
+
+    def describe(self, indices: Sequence[int]) -> list[str]:
+        """Name training examples for a person who looks for a bad one: document ids where they are known."""
         ...

@@ -8,9 +8,10 @@ import torch
 
 from qwen_core.data.packed import PackedBatch
 from qwen_core.model import IGNORE
-from qwen_core.train.distributed import shard_batches
+from qwen_core.parallel.engine import Batch
+from qwen_core.parallel.shard import ALONE, Shard
 from qwen_core.train.dpo import DpoTask, dpo_loss, preference_accuracy
-from qwen_core.train.pretrain import tensors
+from qwen_core.train.pretrain import packed_batch
 from qwen_core.train.sft import SftTask
 
 
@@ -21,9 +22,22 @@ def _write(path, rows):
     return str(path)
 
 
-def _one_nat(input_ids, segment_ids, labels):
+class OwnId:
     """A model that gives each counted token a loss of its own id, in nats."""
-    return torch.where(labels == IGNORE, 0, labels).float()
+
+    shard = ALONE
+
+    def measure(self, batch: Batch) -> torch.Tensor:
+        return torch.where(batch.labels == IGNORE, 0, batch.labels).float()
+
+
+class Silent:
+    """A model to which nothing costs anything."""
+
+    shard = ALONE
+
+    def measure(self, batch: Batch) -> torch.Tensor:
+        return torch.zeros(batch.labels.shape)
 
 
 def test_dpo_loss_is_the_one_worked_by_hand():
@@ -34,18 +48,15 @@ def test_dpo_loss_is_the_one_worked_by_hand():
 def test_dpo_compares_with_the_reference(tmp_path):
     """Chosen tokens 1 + 2 cost 3 nats, rejected 4 costs 4: a reference that costs nothing gives margin 0.1 * 1."""
     path = _write(tmp_path / "a.arrow", [{"prompt_ids": [9, 9], "chosen_ids": [1, 2], "rejected_ids": [4]}])
-
-    def silent(input_ids, segment_ids, labels):
-        return torch.zeros(labels.shape)
-
-    task = DpoTask(path, path, reference=silent, beta=0.1, sft_weight=0.5, batch_size=2)
-    figures = task.validate(_one_nat)
+    task = DpoTask(path, path, reference=Silent(), beta=0.1, sft_weight=0.5, batch_size=2)
+    figures = task.validate(OwnId())
     assert figures["margin"] == pytest.approx(0.1) and figures["reward_accuracy"] == 1.0
     assert figures["loss"] == pytest.approx(math.log(1 + math.exp(-0.1)))
     assert figures["preference_accuracy"] == 1.0  # 1.5 nats a token against 4
-    objective = task.objective(_one_nat, [0])
+    batch = task.batch([0])
+    objective = task.objective(OwnId().measure(batch), batch)
     assert float(objective.loss) == pytest.approx(math.log(1 + math.exp(-0.1)) + 0.5 * 3 / 2)
-    assert task.count([0]) == 1
+    assert batch.count == 1
 
 
 def test_preference_is_judged_per_token_so_that_length_decides_nothing():
@@ -60,20 +71,20 @@ def test_only_the_assistants_tokens_count(tmp_path):
     ]
     path = _write(tmp_path / "a.arrow", rows)
     task = SftTask(path, path, 2)
-    assert task.count([0, 1]) == 3
-    assert float(task.objective(_one_nat, [0, 1]).loss) == 6 + 7 + 2
-    assert task.validate(_one_nat)["loss"] == pytest.approx(15 / 3)
+    batch = task.batch([0, 1])
+    assert batch.count == 3 and batch.tokens == 5
+    assert float(task.objective(OwnId().measure(batch), batch).loss) == 6 + 7 + 2
+    assert task.validate(OwnId())["loss"] == pytest.approx(15 / 3)
 
 
 def test_first_tokens_of_documents_and_padding_are_not_predicted():
     import numpy as np
 
     batch = PackedBatch(np.arange(6)[None], np.array([[0, 0, 1, 1, 1, 1]]), np.array([5]))
-    _, _, labels = tensors(batch)
-    assert labels.tolist() == [[IGNORE, 1, IGNORE, 3, 4, IGNORE]]
+    assert packed_batch(batch).labels.tolist() == [[IGNORE, 1, IGNORE, 3, 4, IGNORE]]
 
 
 def test_shards_fill_up_with_weight_zero():
-    batches = shard_batches(5, 2)
+    batches = Shard().batches(5, 2)
     counted = [i for indices, weights in batches for i, w in zip(indices, weights, strict=True) if w]
     assert counted == [0, 1, 2, 3, 4] and all(len(indices) == 2 for indices, _ in batches)
