@@ -5,25 +5,28 @@ messages ─▶ ChatML ids ─▶ generate ─▶ ids up to <|im_end|> ─▶ te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from qwen_core.errors import ArtifactError
-from qwen_core.model import GREEDY, Sampling, generate, load_pretrained
+from qwen_core.errors import ArtifactError, InputError
+from qwen_core.model import GREEDY, Sampling, load_pretrained, stream
 from qwen_core.tokenizer import load_tokenizer, render_chat
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
 
+_UNFINISHED = "\ufffd"
+
 
 class ChatModel:
     """A model folder that answers."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, device: str = "cpu") -> None:
         """Load a Hugging Face folder.
 
         Args:
             folder: With `config.json`, safetensors and tokenizer files.
+            device: Where it computes.
 
         Raises:
             ArtifactError: It is no such folder.
@@ -31,11 +34,23 @@ class ChatModel:
         place = Path(folder)
         if not (place / "config.json").is_file() or not (place / "tokenizer.json").is_file():
             raise ArtifactError(f"{place} holds no model: config.json and tokenizer.json are expected in it")
-        self.model = load_pretrained(place).eval()
+        self.model = load_pretrained(place).eval().to(device)
         self.tokenizer = load_tokenizer(place)
+        self.stop_ids = (self.tokenizer.im_end_id, self.tokenizer.endoftext_id)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Render a conversation whose next turn is the assistant's.
+
+        Args:
+            messages: Ending with the user's.
+
+        Returns:
+            Ids.
+        """
+        return render_chat(list(messages), self.tokenizer, add_generation_prompt=True)[0]
 
     def reply(self, messages: Sequence[Message], max_new_tokens: int = 128, sampling: Sampling = GREEDY) -> str:
-        """Answer a conversation.
+        """Answer a conversation; the oldest tokens of one that is too long are forgotten.
 
         Args:
             messages: Ending with the user's.
@@ -45,8 +60,59 @@ class ChatModel:
         Returns:
             The reply's text.
         """
-        ids, _ = render_chat(list(messages), self.tokenizer, add_generation_prompt=True)
-        room = self.model.config.max_position_embeddings - max_new_tokens
-        stop = (self.tokenizer.im_end_id, self.tokenizer.endoftext_id)
-        new = generate(self.model, ids[-room:], max_new_tokens, sampling, stop)
-        return self.tokenizer.decode([token for token in new if token not in stop])
+        room = max(1, self.model.config.max_position_embeddings - max_new_tokens)
+        return "".join(self.pieces(self.prompt(messages)[-room:], max_new_tokens, sampling))
+
+    def pieces(self, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = GREEDY) -> Continuation:
+        """Continue a prompt and give the text piece by piece, as it is made.
+
+        Args:
+            ids: The prompt.
+            max_new_tokens: Upper bound of the continuation.
+            sampling: How each token is chosen.
+
+        Returns:
+            To be iterated once.
+
+        Raises:
+            InputError: Prompt and continuation do not fit the model's positions.
+        """
+        longest = self.model.config.max_position_embeddings
+        if len(ids) + max_new_tokens > longest:
+            raise InputError(
+                f"the prompt has {len(ids)} tokens and up to {max_new_tokens} more are asked for, together more than "
+                f"the model's {longest} positions; shorten the conversation, or ask for fewer tokens"
+            )
+        return Continuation(self, ids, max_new_tokens, sampling)
+
+
+class Continuation:
+    """A text that is being made: iterate over its pieces, then look at what came of it."""
+
+    def __init__(self, chat: ChatModel, ids: Sequence[int], max_new_tokens: int, sampling: Sampling) -> None:
+        self._chat, self._ids = chat, ids
+        self.max_new_tokens, self._sampling = max_new_tokens, sampling
+        self.num_tokens = 0
+        """Tokens made so far, the stop token included."""
+        self.is_stopped = False
+        """Whether the model ended by itself, and not by the bound."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the text as it grows; a character whose bytes are not complete yet waits."""
+        chat = self._chat
+        kept: list[int] = []
+        told = 0
+        for token in stream(chat.model, self._ids, self.max_new_tokens, self._sampling, chat.stop_ids):
+            self.num_tokens += 1
+            if token in chat.stop_ids:
+                self.is_stopped = True
+                break
+            kept.append(token)
+            text = chat.tokenizer.decode(kept)
+            if not text.endswith(_UNFINISHED) and len(text) > told:
+                yield text[told:]
+                # Only what has not been told stays, or a long reply would be decoded anew with each token.
+                kept, told = [token], len(chat.tokenizer.decode([token]))
+        rest = chat.tokenizer.decode(kept)[told:] if kept else ""
+        if rest:
+            yield rest

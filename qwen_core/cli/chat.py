@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from qwen_core.artifacts import Manifest, Store
 from qwen_core.cli.options import home_option
 from qwen_core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from qwen_core.chat import ChatModel
+    from qwen_core.model import Sampling
 
 
 @click.command()
@@ -46,15 +51,14 @@ def chat(
     """
     from qwen_core.chat import ChatModel
     from qwen_core.model import Sampling
-    from qwen_core.platform import Platform
 
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
-    folder = model_folder or _model_of(Store(Platform(home).store_root), run_key)
+    folder = model_folder_of(home, model_folder, run_key)
     model = ChatModel(folder)
     opening = [{"role": "system", "content": system}] if system else []
     if question:
         asked = [*opening, {"role": "user", "content": question}]
-        click.echo(model.reply(asked, max_new_tokens, sampling))
+        _say(model, asked, max_new_tokens, sampling)
         return
     click.echo(f"model {folder}\nAn empty line or Ctrl-D ends; /new forgets the conversation.")
     messages = list(opening)
@@ -69,13 +73,40 @@ def chat(
             messages = list(opening)
             continue
         messages.append({"role": "user", "content": said})
-        answer = model.reply(messages, max_new_tokens, sampling)
-        messages.append({"role": "assistant", "content": answer})
-        click.echo(f"{answer}\n")
+        messages.append({"role": "assistant", "content": _say(model, messages, max_new_tokens, sampling)})
+        click.echo()
 
 
-def _model_of(store: Store, run_key: str | None) -> str:
-    """Find the aligned model of a run, or the one that was made last."""
+def _say(model: ChatModel, messages: list[dict[str, str]], max_new_tokens: int, sampling: Sampling) -> str:
+    """Print an answer as it grows; return it."""
+    room = max(1, model.model.config.max_position_embeddings - max_new_tokens)
+    pieces = []
+    for piece in model.pieces(model.prompt(messages)[-room:], max_new_tokens, sampling):
+        click.echo(piece, nl=False)
+        pieces.append(piece)
+    click.echo()
+    return "".join(pieces)
+
+
+def model_folder_of(home: str | None, model_folder: str | None, run_key: str | None) -> str:
+    """Find a model folder: the one named, the aligned one of a run, or the aligned one that was made last.
+
+    Args:
+        home: State folder of the platform.
+        model_folder: Taken where it is given.
+        run_key: Of a pipeline run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ArtifactError: There is no aligned model.
+    """
+    from qwen_core.platform import Platform
+
+    if model_folder:
+        return model_folder
+    store = Store(Platform(home).store_root)
     manifests = [store.of_run(run_key).get("dpo")] if run_key else list(store.manifests("dpo"))
     found: list[Manifest] = [manifest for manifest in manifests if manifest is not None]
     if not found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from qwen_core.config.base import Count, Ratio, Section
@@ -14,6 +16,19 @@ class Sampling(Section):
     top_k: int = Field(20, ge=0, description="Among so many of the likeliest tokens; 0 among all.")
     top_p: float = Field(0.8, gt=0, le=1, description="Among the fewest tokens that hold this much probability.")
     repetition_penalty: float = Field(1.1, ge=1, description="Above 1, tokens that have occurred become less likely.")
+
+
+class Tasks(Section):
+    """Tasks of lm-evaluation-harness: multiple choice and generation (`pip install 'qwen-core[eval]'`)."""
+
+    names: tuple[str, ...] = Field((), description="Its task names, such as ceval-valid or gsm8k; none runs nothing.")
+    include_path: str | None = Field(None, description="Folder with task files of your own, which may run code.")
+    models: tuple[Literal["pretrain", "sft", "dpo"], ...] = Field(("dpo",), description="Which models are measured.")
+    num_fewshot: int | None = Field(None, ge=0, description="Worked examples in each prompt; the task's own number.")
+    limit: Count | None = Field(None, description="Questions of each task; all where it is not given.")
+    batch_size: Count = Field(8, description="Questions in one pass.")
+    apply_chat_template: bool = Field(False, description="Ask as a user's turn.")
+    allow_downloads: bool = Field(False, description="Let it fetch data sets from Hugging Face's hub.")
 
 
 class Evaluate(Section):
@@ -29,6 +44,7 @@ class Evaluate(Section):
     )
     max_new_tokens: Count = Field(96, description="Upper bound of a sample.")
     sampling: Sampling = Field(default_factory=Sampling)
+    tasks: Tasks = Field(default_factory=Tasks)
 
 
 class Release(Section):

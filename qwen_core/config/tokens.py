@@ -64,17 +64,26 @@ class Pack(Section):
     max_validation_sequences: Count = Field(64, description="Upper bound of the held-out set.")
 
 
-class Instruct(Section):
-    """Instruction data, rendered as ChatML."""
+class Rendering(Section):
+    """How conversations become text."""
+
+    template: Literal["chatml", "llama3", "gemma", "mistral", "alpaca", "vicuna", "plain", "own"] = Field(
+        "chatml", description="Chat template, which goes with the model; own is the one that lies with the tokenizer."
+    )
+    system: str | None = Field(None, description="System message for conversations that bring none; in the template.")
+    max_seq_len: Count = Field(512, description="Longer conversations are dropped as too_long.")
+
+
+class Instruct(Rendering):
+    """Instruction data, rendered as conversations."""
 
     inputs: tuple[str, ...] = Field(("bundled",), description="JSONL/JSON files (messages, Alpaca, ShareGPT).")
-    max_seq_len: Count = Field(512, description="Longer conversations are dropped as too_long.")
+    train_on: Literal["all", "last"] = Field("all", description="The assistant's turns that are learnt from.")
     validation_ratio: Ratio = Field(0.1, description="Share held out, by hash.")
 
 
-class Preference(Section):
-    """Preference pairs, rendered as ChatML."""
+class Preference(Rendering):
+    """Preference pairs, rendered as conversations; template and system as in instruct, where that is run too."""
 
     inputs: tuple[str, ...] = Field(("bundled",), description="JSONL/JSON files of prompt, chosen, rejected.")
-    max_seq_len: Count = Field(512, description="Longer conversations are dropped as too_long.")
     validation_ratio: Ratio = Field(0.2, description="Share held out, by hash.")

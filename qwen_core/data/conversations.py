@@ -1,9 +1,9 @@
 """Reading instruction and preference files of the field's formats into one form.
 
 JSONL or JSON array, plain or .gz
-  messages  {"messages": [{"role", "content"}, ...]}                      OpenAI
-  Alpaca    {"instruction", "input"?, "output"}
-  ShareGPT  {"conversations": [{"from", "value"}, ...]}
+  messages  {"messages": [{"role", "content"}, ...], "tools"?}            OpenAI
+  Alpaca    {"instruction", "input"?, "output", "system"?, "history"?}
+  ShareGPT  {"conversations": [{"from", "value"}, ...], "tools"?}
   pairs     {"prompt", "chosen", "rejected"}, texts or messages           TRL
   pairs     {"conversations", "chosen": {"value"}, "rejected": {"value"}} LLaMA-Factory
 """
@@ -15,28 +15,24 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwen_core.data.messages import BadRecordError, Messages, read_content, read_messages, read_tools
 from qwen_core.errors import InputError
 
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-
-Messages = list[dict[str, str]]
-
-
-class BadRecordError(Exception):
-    """A record that cannot be used; the text is the reason's word."""
+__all__ = ["BadRecordError", "Conversation", "Messages", "Pair", "read_records", "to_conversation", "to_pair"]
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages ending with the assistant's, and what is known of them."""
+    """Messages ending with the assistant's, what is known of them, and the functions that it may call."""
 
     messages: Messages
     language: str
     task: str
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,30 +86,32 @@ def to_conversation(record: Mapping[str, Any]) -> Conversation:
         The conversation.
 
     Raises:
-        BadRecordError: `unknown_format`, `unsupported_role`, `no_assistant_turn`, `empty_reply`.
+        BadRecordError: `unknown_format`, `no_assistant_turn`, `empty_reply`, `nothing_to_learn`, and the reasons of
+            `read_messages` and `read_tools`.
     """
     if "messages" in record or "conversations" in record:
-        messages = _messages(record.get("messages", record.get("conversations")))
-        system = record.get("system")
-        if isinstance(system, str) and system.strip() and messages and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": system})
+        messages = read_messages(record.get("messages", record.get("conversations")))
     elif "instruction" in record and "output" in record:
-        asked = "\n".join(part for part in (record["instruction"], record.get("input") or "") if part)
-        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": _content(record["output"])}]
+        parts = (read_content(record["instruction"]), read_content(record.get("input")))
+        messages = _history(record.get("history")) + _turn("\n".join(part for part in parts if part), record["output"])
     elif "question" in record and "answer" in record:
-        messages = [
-            {"role": "user", "content": _content(record["question"])},
-            {"role": "assistant", "content": _content(record["answer"])},
-        ]
+        messages = _turn(record["question"], record["answer"])
     else:
         raise BadRecordError("unknown_format")
+    system = read_content(record.get("system"))
+    if system and messages and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()
     if not messages:
         raise BadRecordError("no_assistant_turn")
-    if any(message["role"] == "assistant" and not message["content"] for message in messages):
+    turns = [message for message in messages if message["role"] == "assistant"]
+    if not all(turn["content"] or turn.get("tool_calls") for turn in turns):
         raise BadRecordError("empty_reply")
-    return Conversation(messages, _language(record, messages), str(record.get("task") or "other"))
+    if not any(turn.get("train", True) for turn in turns):
+        raise BadRecordError("nothing_to_learn")
+    task = str(record.get("task") or "other")
+    return Conversation(messages, _language(record, messages), task, read_tools(record.get("tools")))
 
 
 def to_pair(record: Mapping[str, Any]) -> Pair:
@@ -131,11 +129,11 @@ def to_pair(record: Mapping[str, Any]) -> Pair:
     if "chosen" not in record or "rejected" not in record:
         raise BadRecordError("unknown_format")
     if "conversations" in record:
-        prompt = _messages(record["conversations"])
+        prompt = read_messages(record["conversations"])
     elif isinstance(record.get("prompt"), str):
         prompt = [{"role": "user", "content": record["prompt"].strip()}]
     else:
-        prompt = _messages(record.get("prompt"))
+        prompt = read_messages(record.get("prompt"))
     if not prompt or prompt[-1]["role"] != "user" or not prompt[-1]["content"]:
         raise BadRecordError("empty_prompt")
     chosen, rejected = _reply(record["chosen"]), _reply(record["rejected"])
@@ -171,17 +169,18 @@ def _parsed_lines(text: str, drops: Counter[str]) -> Iterator[Any]:
                 drops["invalid_json"] += 1
 
 
-def _messages(value: Any) -> Messages:
-    """Read messages in either naming; content is stripped, so that a turn begins with its first word."""
-    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-        raise BadRecordError("unknown_format")
-    messages = []
-    for message in value:
-        role = _ROLES.get(str(message.get("role", message.get("from"))))
-        if role is None:
-            raise BadRecordError("unsupported_role")
-        messages.append({"role": role, "content": _content(message.get("content", message.get("value")))})
-    return messages
+def _turn(asked: Any, answered: Any) -> Messages:
+    return [
+        {"role": "user", "content": read_content(asked)},
+        {"role": "assistant", "content": read_content(answered)},
+    ]
+
+
+def _history(value: Any) -> Messages:
+    """Read earlier turns of an Alpaca record, pairs of question and answer."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return []
+    return [message for pair in value for message in _turn(*pair)]
 
 
 def _reply(value: Any) -> str:
@@ -190,11 +189,7 @@ def _reply(value: Any) -> str:
         value = value[-1] if value else ""
     if isinstance(value, dict):
         value = value.get("content", value.get("value"))
-    return _content(value)
-
-
-def _content(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    return read_content(value)
 
 
 def _language(record: Mapping[str, Any], messages: Messages) -> str:

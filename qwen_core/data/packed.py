@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +91,7 @@ class PackedSequences:
         return PackedBatch(input_ids, marks.cumsum(1) - 1, rows["num_tokens"].to_numpy().astype(np.int64))
 
 
+@lru_cache(maxsize=4)  # a step asks for one or two epochs, the same ones as the step before it
 def epoch_order(seed: int, epoch: int, count: int) -> Ints:
     """Shuffle the sequences of an epoch, as a function of the arguments alone.
 
@@ -99,7 +101,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> Ints:
         count: Sequences in an epoch.
 
     Returns:
-        A permutation of `range(count)`.
+        A permutation of `range(count)`; not to be written to.
     """
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
@@ -116,7 +118,21 @@ def step_indices(seed: int, step: int, batch_size: int, count: int) -> Ints:
     Returns:
         `batch_size` indices: the same whatever the number of workers, and after a resume.
     """
-    first = step * batch_size
+    return indices_from(seed, step * batch_size, batch_size, count)
+
+
+def indices_from(seed: int, first: int, batch_size: int, count: int) -> Ints:
+    """Say which sequences follow in the global order, over the bounds of epochs.
+
+    Args:
+        seed: The recipe's.
+        first: How many came before, from 0: a function of the step alone.
+        batch_size: How many to take.
+        count: Sequences in an epoch.
+
+    Returns:
+        `batch_size` indices.
+    """
     epochs = range(first // count, (first + batch_size - 1) // count + 1)
     order = np.concatenate([epoch_order(seed, epoch, count) for epoch in epochs])
     start = first - epochs[0] * count

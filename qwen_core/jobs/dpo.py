@@ -1,20 +1,18 @@
 """`dpo`: fine-tuned model and preference pairs ─▶ an aligned model.
 
-Reads `sft`, `preference`. Leaves `model/` and `history.jsonl`.
+    sft/model ─▶ judge all pairs once (Ray Data) ─▶ train against what it thought ─▶ model/, history.jsonl
+
+Reads `sft`, `preference`.
 """
 
 from __future__ import annotations
 
-import copy
-
-import torch
-
-from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.jobs.context import Context
+from qwen_core.artifacts import Outcome
+from qwen_core.jobs.context import Context, connect_ray
+from qwen_core.jobs.reference import judged_pairs
 from qwen_core.jobs.training import model_of, run_training
 from qwen_core.model import CausalLM
 from qwen_core.train.dpo import DpoTask
-from qwen_core.train.task import Alone
 
 
 def run(context: Context) -> Outcome:
@@ -26,17 +24,17 @@ def run(context: Context) -> Outcome:
     Returns:
         The outcome, with the held-out preference accuracy before and after.
     """
-    base, data, section = context.inputs["sft"], context.inputs["preference"], context.section
+    base, section = context.inputs["sft"], context.section
+    connect_ray()
+    pairs = judged_pairs(context, base, context.inputs["preference"])
 
-    def make_task(model: CausalLM) -> DpoTask:
-        frozen = copy.deepcopy(model)
-        if section.precision == "bf16":  # as the policy sees its weights, so that both start out equal
-            frozen = frozen.to(torch.bfloat16)
+    def make_task(_: CausalLM) -> DpoTask:
         return DpoTask(
-            local_copy(data.path("train.arrow")),
-            local_copy(data.path("validation.arrow")),
-            reference=Alone(frozen),
+            pairs["train"],
+            pairs["validation"],
+            kind=section.loss,
             beta=section.beta,
+            label_smoothing=section.label_smoothing,
             sft_weight=section.sft_weight,
             batch_size=section.micro_batch_size,
         )

@@ -1,6 +1,7 @@
 """`evaluate`: what each model learnt, on held-out data, and what the aligned one says.
 
-pretrain, sft, dpo ─▶ (one Ray task each) bits per byte by language and source, answer loss, preference accuracy
+pretrain, sft, dpo ─▶ (one Ray task each) bits per byte by language and source, answer loss, preference accuracy,
+                      tasks of lm-evaluation-harness where the recipe names any
 dpo ─▶ one reply to each of the recipe's prompts
 """
 
@@ -16,6 +17,7 @@ from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.chat import ChatModel
 from qwen_core.data.packed import PackedSequences
 from qwen_core.jobs.context import Context, connect_ray
+from qwen_core.jobs.harness import run_tasks
 from qwen_core.jobs.training import split_files
 from qwen_core.model import Sampling
 from qwen_core.train.dpo import pair_logprobs, preference_accuracy
@@ -25,6 +27,8 @@ from qwen_core.train.task import Alone
 
 _MODELS = ("pretrain", "sft", "dpo")
 _BATCH = 8
+
+Replies = list[dict[str, str]]
 
 
 def run(context: Context) -> Outcome:
@@ -44,20 +48,14 @@ def run(context: Context) -> Outcome:
     }
     settings = context.section.model_dump()
     settings["sampling"] = Sampling(**settings["sampling"], seed=context.recipe.seed)
-    work = ray.remote(num_cpus=1, num_gpus=1 if context.recipe.parallel.use_gpu else 0)(_measure)
-    waiting = {
-        work.remote(local_copy(context.inputs[name].path("model")), data, settings, name == "dpo"): name
-        for name in _MODELS
-    }
-    metrics: dict[str, float] = {}
-    samples: list[dict[str, str]] = []
-    pending = list(waiting)
-    while pending:
-        (ready,), pending = ray.wait(pending, num_returns=1)
-        figures, replies = ray.get(ready)
-        metrics |= {f"{waiting[ready]}.{name}": value for name, value in figures.items()}
-        samples += replies
-        context.progress(len(_MODELS) - len(pending), len(_MODELS), "models")
+    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if context.recipe.parallel.use_gpu else 0}
+    waiting: dict[Any, str] = {}
+    for name in _MODELS:
+        folder = local_copy(context.inputs[name].path("model"))
+        waiting[ray.remote(**options)(_measure).remote(folder, data, settings, name == "dpo")] = name
+        if settings["tasks"]["names"] and name in settings["tasks"]["models"]:
+            waiting[ray.remote(**options)(_tasks).remote(folder, settings["tasks"], context.recipe.seed)] = name
+    metrics, samples = _gather(context, waiting)
     text = "\n\n".join(f"### {s['name']}: {s['prompt']}\n\n{s['reply']}" for s in samples)
     context.run.log_text(text, "samples.md")
     report = {"metrics": metrics, "samples": samples}
@@ -65,13 +63,35 @@ def run(context: Context) -> Outcome:
     return Outcome(rows=len(_MODELS), metrics=metrics, details={"samples": samples})
 
 
+def _gather(context: Context, waiting: dict[Any, str]) -> tuple[dict[str, float], Replies]:
+    """Wait for all measurements, reporting progress."""
+    metrics: dict[str, float] = {}
+    samples: Replies = []
+    pending, total = list(waiting), len(waiting)
+    while pending:
+        (ready,), pending = ray.wait(pending, num_returns=1)
+        figures, replies = ray.get(ready)
+        metrics |= {f"{waiting[ready]}.{name}": value for name, value in figures.items()}
+        samples += replies
+        context.progress(total - len(pending), total, "measurements")
+    return metrics, samples
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _tasks(folder: str, settings: dict[str, Any], seed: int) -> tuple[dict[str, float], Replies]:
+    """Run the harness's tasks on one model."""
+    return run_tasks(folder, settings, _device(), seed), []
+
+
 def _measure(
     folder: str, data: dict[str, Any], settings: dict[str, Any], speaks: bool
-) -> tuple[dict[str, float], list[dict[str, str]]]:
+) -> tuple[dict[str, float], Replies]:
     """Measure one model, and let it speak if it is the aligned one."""
-    chat = ChatModel(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Alone(chat.model, device)
+    chat = ChatModel(folder, _device())
+    model = Alone(chat.model, _device())
     figures = {n: v for n, v in bits_per_byte(model, PackedSequences(data["packed"]), _BATCH).items() if n != "loss"}
     figures["answer_loss"] = answer_loss(model, read_table(data["instruct"]), _BATCH)["loss"]
     figures["preference_accuracy"] = preference_accuracy(*pair_logprobs(model, read_table(data["preference"]), _BATCH))

@@ -1,20 +1,23 @@
-"""`instruct`: instruction files ─▶ ChatML tokens with a mask of the assistant's.
+"""`instruct`: instruction files ─▶ tokens of conversations with a mask of what is learnt.
 
-Reads `tokenizer`. Leaves `train.arrow`, `validation.arrow`.
+    record ─▶ conversation ─▶ chat template ─▶ text, spans of the assistant ─▶ ids, mask
+
+Reads `tokenizer`. Leaves `train.arrow`, `validation.arrow`, `tokenizer/`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.data.conversations import BadRecordError, to_conversation
+from qwen_core.artifacts import Outcome
+from qwen_core.data.conversations import BadRecordError, Conversation, to_conversation
 from qwen_core.jobs.context import Context
-from qwen_core.jobs.rendered import render_files
+from qwen_core.jobs.rendered import chat_tokenizer, render_chunks
 from qwen_core.jobs.sources import instruction_paths
-from qwen_core.tokenizer import load_tokenizer, render_chat
+from qwen_core.tokenizer import ChatTokenizer, Rendered, TemplateError, encode_rendered
 
 _SCHEMA = pa.schema(
     [
@@ -35,20 +38,75 @@ def run(context: Context) -> Outcome:
 
     Returns:
         The outcome, with the reasons of what was dropped.
+
+    Raises:
+        InputError: Fewer than two records could be used, or the template does not fit the tokenizer.
     """
-    tokenizer = load_tokenizer(local_copy(context.inputs["tokenizer"].path("tokenizer")))
-    longest = context.section.max_seq_len
+    tokenizer = chat_tokenizer(context)
+    section = context.section
 
-    def render(record: dict[str, Any]) -> dict[str, Any]:
-        conversation = to_conversation(record)
-        ids, mask = render_chat(conversation.messages, tokenizer)
-        if len(ids) > longest:
-            raise BadRecordError("too_long")
-        return {
-            "input_ids": ids,
-            "labels_mask": mask,
-            "language": conversation.language,
-            "task": conversation.task,
-        }
+    def render(records: list[dict[str, Any]]) -> Sequence[dict[str, Any] | BadRecordError]:
+        return render_conversations(records, tokenizer, section.max_seq_len, section.train_on)
 
-    return render_files(context, instruction_paths(context.recipe), render, _SCHEMA)
+    return render_chunks(context, instruction_paths(context.recipe), render, _SCHEMA)
+
+
+def render_conversations(
+    records: list[dict[str, Any]], tokenizer: ChatTokenizer, max_seq_len: int, train_on: str
+) -> list[dict[str, Any] | BadRecordError]:
+    """Render records of any known format.
+
+    Args:
+        records: As read.
+        tokenizer: With its chat template.
+        max_seq_len: Longer conversations are `too_long`.
+        train_on: `all` of the assistant's turns, or the `last`; those that say so themselves are left out of both.
+
+    Returns:
+        For each record a row, or the reason why there is none.
+    """
+    results: list[dict[str, Any] | BadRecordError] = []
+    found: list[tuple[int, Conversation, Rendered]] = []
+    for record in records:
+        try:
+            conversation = to_conversation(record)
+            found.append((len(results), conversation, _rendered(conversation, tokenizer)))
+            results.append({"language": conversation.language, "task": conversation.task})
+        except BadRecordError as reason:
+            results.append(reason)
+    texts = [rendered for _, _, rendered in found]
+    learnt = [_learnt(conversation, rendered, train_on) for _, conversation, rendered in found]
+    for (number, _, _), (ids, mask) in zip(found, encode_rendered(texts, learnt, tokenizer), strict=True):
+        if len(ids) > max_seq_len:
+            results[number] = BadRecordError("too_long")
+        elif not mask.any():
+            results[number] = BadRecordError("nothing_to_learn")
+        else:
+            results[number] |= {"input_ids": ids, "labels_mask": mask}  # type: ignore[operator]
+    return results
+
+
+def _rendered(conversation: Conversation, tokenizer: ChatTokenizer) -> Rendered:
+    try:
+        rendered = tokenizer.template.render(conversation.messages, conversation.tools)
+    except TemplateError as error:
+        told = "no_tools_in_template" if conversation.tools or _has_calls(conversation) else "refused_by_template"
+        raise BadRecordError(told) from error
+    if len(rendered.spans) != len(_turns(conversation)):
+        raise BadRecordError("refused_by_template")
+    return rendered
+
+
+def _learnt(conversation: Conversation, rendered: Rendered, train_on: str) -> list[tuple[int, int]]:
+    """Choose the assistant's turns that are learnt from."""
+    turns = _turns(conversation)
+    chosen = turns if train_on == "all" else [{"train": False}] * (len(turns) - 1) + turns[-1:]
+    return [span for turn, span in zip(chosen, rendered.spans, strict=True) if turn.get("train", True)]
+
+
+def _turns(conversation: Conversation) -> list[dict[str, Any]]:
+    return [message for message in conversation.messages if message["role"] == "assistant"]
+
+
+def _has_calls(conversation: Conversation) -> bool:
+    return any("tool_calls" in message or message["role"] == "tool" for message in conversation.messages)

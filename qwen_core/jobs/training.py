@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.model import CausalLM, load_pretrained
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.figures import loss_curve
+from qwen_core.train.alerts import AlertPlan
 from qwen_core.train.launch import Plan, train
 from qwen_core.train.loop import summarise
 from qwen_core.train.task import Task
@@ -54,7 +56,9 @@ def run_training(
             tokenizer_folder=tokenizer_folder,
             eos_token_id=tokenizer.im_end_id,
             pad_token_id=tokenizer.endoftext_id,
-            log=context.run.log_metrics,
+            run=context.run,
+            alerts=AlertPlan.from_environment(os.environ, settings.guards.alert_every_seconds),
+            identity={name: manifest.fingerprint for name, manifest in context.inputs.items()},
         )
     )
     history = [json.loads(line) for line in Path(local_copy(context.output("history.jsonl"))).read_text().splitlines()]

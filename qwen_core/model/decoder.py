@@ -1,121 +1,87 @@
-"""The Qwen3 decoder: RoPE, grouped-query attention with QK-norm, SwiGLU, RMSNorm.
+"""The decoder of all four Qwen families, dense and sparse.
 
-    ids [B, S] ─▶ embed ─▶ N x (norm ─▶ attention ─▶ + ─▶ norm ─▶ SwiGLU ─▶ +) ─▶ norm ─▶ head ─▶ logits [B, S, V]
+    ids [B, S] ─▶ embed ─▶ N x (norm ─▶ attention ─▶ + ─▶ norm ─▶ MLP or experts ─▶ +) ─▶ norm ─▶ head ─▶ logits, losses
 
-Module names are those of Hugging Face's `Qwen3ForCausalLM`, so that weights need no translation. Documents
-packed into one sequence do not see each other: `segment_ids` gives a block-diagonal causal mask, and positions
-start anew at each document.
+Module names are those of Hugging Face's `Qwen3ForCausalLM` and its siblings, so that weights need no translation.
+What all layers share of a batch (rotary angles, which tokens see which) is made once, by `shared_inputs`, from ids
+and segments alone, so that each stage of a pipeline can make its own.
 
-Legend: B batch, S sequence, T keys (cached and new), H heads, K key/value heads, D head dim, E hidden, V vocabulary.
+Legend: B batch, S sequence, T keys (cached and new), H heads, D head dim, E hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from qwen_core.errors import RecipeError
+from qwen_core.model.attention import CAUSAL, Attention, Structure, document_mask, document_starts, document_structure
+from qwen_core.model.cache import KeyValueCache
 from qwen_core.model.config import ModelConfig
+from qwen_core.model.loss import IGNORE, LMHead, counted_rows, token_losses
+from qwen_core.model.mlp import MLP
+from qwen_core.model.moe import SparseMoeBlock
+from qwen_core.model.norm import RMSNorm
+from qwen_core.model.rotary import Rotary, rotary_angles
 
-IGNORE = -100
-"""A label that counts for no loss."""
-
-_LOSS_CHUNK_TOKENS = 2048
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm (Zhang & Sennrich, 2019), computed in fp32."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x`, of any shape and dtype."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
+__all__ = ["IGNORE", "CausalLM", "Decoder", "DecoderLayer", "KeyValueCache", "Shared", "run_layers", "shared_inputs"]
 
 
-@dataclass
-class KeyValueCache:
-    """Keys and values of the tokens seen so far, one pair of [B, K, T, D] for each layer."""
+@dataclass(frozen=True)
+class Shared:
+    """What the layers share of a batch.
 
-    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    Attributes:
+        rotary: Cosines and sines, each [B, S, 1, D].
+        structure: Who sees whom.
+        counted: [B, S], boolean, tokens that are no padding, for the routers' losses; `None` counts all.
+    """
 
-    @property
-    def length(self) -> int:
-        """Tokens that are cached."""
-        return self.layers[0][0].shape[2] if self.layers else 0
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append a layer's new keys and values [B, K, S, D]; return all of them [B, K, T, D]."""
-        if layer == len(self.layers):
-            self.layers.append((keys, values))
-        else:
-            before = self.layers[layer]
-            self.layers[layer] = (torch.cat((before[0], keys), 2), torch.cat((before[1], values), 2))
-        return self.layers[layer]
+    rotary: Rotary
+    structure: Structure
+    counted: Tensor | None = None
 
 
-class Attention(nn.Module):
-    """Grouped-query attention with a norm on each head's queries and keys."""
+def shared_inputs(
+    config: ModelConfig,
+    shape: tuple[int, int],
+    segment_ids: Tensor | None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    is_compiled: bool = False,
+) -> Shared:
+    """Make what the layers share of a batch; the same on every stage of a pipeline.
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
-        query_size = config.num_attention_heads * config.head_dim
-        key_size = config.num_key_value_heads * config.head_dim
-        self.is_grouped = query_size != key_size
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=False)
-        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+    Args:
+        config: Of the model.
+        shape: (B, S).
+        segment_ids: [B, S], the document of each token: a run of one number is one document, below 0 is padding;
+            `None` means one document a row.
+        dtype: Of the hidden states.
+        device: Where the layers are.
+        is_compiled: Whether layers are compiled: on a CPU they then take a mask, for with documents one by one they
+            would be compiled anew for each batch.
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
-    ) -> Tensor:
-        """Attend.
-
-        Args:
-            x: [B, S, E].
-            rotary: Cosines and sines, each [B, 1, S, D].
-            mask: Boolean [B, 1, S, T], true where a query may look; `None` means plain causal.
-            cache: Extended in place where given.
-
-        Returns:
-            [B, S, E].
-        """
-        shape = (*x.shape[:2], -1, self.head_dim)
-        query = rotate(self.q_norm(self.q_proj(x).view(shape)).transpose(1, 2), rotary)  # [B, H, S, D]
-        key = rotate(self.k_norm(self.k_proj(x).view(shape)).transpose(1, 2), rotary)  # [B, K, S, D]
-        value = self.v_proj(x).view(shape).transpose(1, 2)  # [B, K, S, D]
-        if cache is not None:
-            key, value = cache.extend(self.layer, key, value)  # [B, K, T, D]
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self.is_grouped
-        )
-        return self.o_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-class MLP(nn.Module):
-    """SwiGLU (Shazeer, 2020)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, S, E] to [B, S, E]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+    Returns:
+        Positions turned into angles, and the structure.
+    """
+    index = torch.arange(shape[1], device=device)
+    if segment_ids is None:
+        return Shared(rotary_angles(index[None], config, dtype), CAUSAL)
+    starts = document_starts(segment_ids)
+    begins = torch.where(starts, index, 0).cummax(1).values  # [B, S], where each token's document begins
+    if is_compiled and segment_ids.device.type == "cpu":
+        structure = Structure(mask=document_mask(starts))
+    else:
+        structure = document_structure(segment_ids, dtype)
+    counted = segment_ids >= 0 if config.num_experts else None
+    return Shared(rotary_angles(index - begins, config, dtype), structure, counted)
 
 
 class DecoderLayer(nn.Module):
@@ -124,16 +90,31 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = Attention(config, layer)
-        self.mlp = MLP(config)
+        self.mlp: nn.Module
+        if config.is_sparse(layer):
+            self.mlp = SparseMoeBlock(config, layer)
+        else:
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.is_sparse = config.is_sparse(layer)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: KeyValueCache | None
-    ) -> Tensor:
-        """Map [B, S, E] to [B, S, E]; arguments as in `Attention`."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, shared: Shared, cache: KeyValueCache | None = None) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x: [B, S, E].
+            shared: Of the batch.
+            cache: Extended in place where given.
+
+        Returns:
+            [B, S, E].
+        """
+        x = x + self.self_attn(self.input_layernorm(x), shared.rotary, shared.structure, cache)
+        normed = self.post_attention_layernorm(x)
+        if self.is_sparse:
+            return x + self.mlp(normed, shared.counted)  # type: ignore[no-any-return]
+        return x + self.mlp(normed)  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
@@ -142,30 +123,72 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = "none"
+        self.is_compiled = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KeyValueCache | None
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        shared: Shared | None = None,
     ) -> Tensor:
-        """Map ids [B, S] to hidden states [B, S, E]."""
+        """Map ids to hidden states.
+
+        Args:
+            input_ids: [B, S], int64.
+            segment_ids: [B, S]; see `shared_inputs`.
+            cache: Of earlier tokens; only without segments.
+            shared: Made by the caller, instead of from the segments.
+
+        Returns:
+            [B, S, E].
+        """
         x = self.embed_tokens(input_ids)
-        rotary = rotary_angles(position_ids, self.config.head_dim, self.config.rope_theta, x.dtype)
-        for layer in self.layers:
-            x = layer(x, rotary, mask, cache)
+        if shared is None and cache is not None:
+            shared = cached_inputs(self.config, input_ids, cache, x.dtype)
+        elif shared is None:
+            shape = (input_ids.shape[0], input_ids.shape[1])
+            shared = shared_inputs(
+                self.config, shape, segment_ids, dtype=x.dtype, device=x.device, is_compiled=self.is_compiled
+            )
+        x = run_layers(self.layers, x, shared, cache, self.gradient_checkpointing if self.training else "none")
         return self.norm(x)  # type: ignore[no-any-return]
 
 
 class CausalLM(nn.Module):
     """The language model: decoder and head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, gradient_checkpointing: str = "none") -> None:
+        """Build the modules; weights come from `initialise` or a folder.
+
+        Args:
+            config: The architecture.
+            gradient_checkpointing: Which layers keep only their input for the backward pass; see `is_checkpointed`.
+        """
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
+        self.lm_head = LMHead(config.hidden_size, config.vocab_size)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.tie_weights()
+
+    @property
+    def gradient_checkpointing(self) -> str:
+        """Which layers keep only their input for the backward pass; may be set."""
+        return self.model.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, policy: str) -> None:
+        is_checkpointed(policy, 0)  # refuses an unknown one
+        self.model.gradient_checkpointing = policy
+
+    def tie_weights(self) -> None:
+        """Make the head the embedding again, where the architecture has it so and loading gave each its own."""
+        if self.config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
@@ -179,7 +202,8 @@ class CausalLM(nn.Module):
 
         Args:
             input_ids: [B, S], int64.
-            segment_ids: [B, S], which document each token belongs to; `None` means one document a sequence.
+            segment_ids: [B, S], which document each token belongs to: a run of one number is one document, below 0 is
+                padding; `None` means one document a sequence.
             labels: [B, S], int64; `labels[:, i]` is what position `i - 1` should predict, `IGNORE` counts nothing.
             cache: Of earlier tokens; only without segments.
 
@@ -187,82 +211,77 @@ class CausalLM(nn.Module):
             Logits [B, S, V] in the weights' dtype; with labels, negative log-likelihoods [B, S] in fp32 and nats,
             0 where ignored and at position 0, which nothing predicts.
         """
-        positions, mask = positions_and_mask(input_ids, segment_ids, cache)
-        hidden = self.model(input_ids, positions, mask, cache)  # [B, S, E]
         if labels is None:
-            return self.lm_head(hidden)  # type: ignore[no-any-return]
-        return F.pad(self._token_losses(hidden[:, :-1], labels[:, 1:]), (1, 0))
+            return self.lm_head(self.model(input_ids, segment_ids, cache))  # type: ignore[no-any-return]
+        counted = counted_rows(labels)
+        hidden = self.model(input_ids, segment_ids, cache)  # [B, S, E]
+        return token_losses(hidden, labels, self.lm_head, counted)
 
-    def _token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of [B, S, E] against [B, S], a chunk of tokens at a time.
+    def compile_layers(self, **options: Any) -> None:
+        """Compile each layer by itself, in place: one kernel set serves all layers, and names stay as they are.
 
-        Logits of a whole batch are its largest tensor by far; each chunk's are made again in the backward pass.
+        Args:
+            **options: Of `torch.compile`.
         """
-        flat, targets = hidden.flatten(0, 1), labels.flatten()
-        if len(flat) <= _LOSS_CHUNK_TOKENS:
-            return self._chunk_losses(flat, targets).view(labels.shape)
-        losses = [
-            checkpoint(self._chunk_losses, part, target, use_reentrant=False)
-            for part, target in zip(flat.split(_LOSS_CHUNK_TOKENS), targets.split(_LOSS_CHUNK_TOKENS), strict=True)
-        ]
-        return torch.cat(losses).view(labels.shape)
-
-    def _chunk_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.lm_head(hidden).float(), labels, ignore_index=IGNORE, reduction="none")
+        self.model.is_compiled = True
+        for layer in self.model.layers:
+            layer.compile(**options)
 
 
-def positions_and_mask(
-    input_ids: Tensor, segment_ids: Tensor | None, cache: KeyValueCache | None
-) -> tuple[Tensor, Tensor | None]:
-    """Derive positions [B, S], and a boolean mask [B, 1, S, T] where plain causal attention is not enough."""
-    batch, length = input_ids.shape
-    index = torch.arange(length, device=input_ids.device)
-    if segment_ids is None:
-        start = cache.length if cache is not None else 0
-        positions = (index + start).expand(batch, length)
-        if start == 0:
-            return positions, None
-        keys = torch.arange(start + length, device=input_ids.device)
-        return positions, (keys[None, :] <= (index + start)[:, None])[None, None]
-    is_start = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
-    starts = torch.where(is_start, index, 0).cummax(1).values  # [B, S], where each token's document begins
-    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]  # [B, 1, S, S]
-    return index - starts, same & (index[None, :] <= index[:, None])
-
-
-def rotary_angles(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Compute RoPE's cosines and sines (Su et al., 2021), [B, 1, S, D] each, for positions [B, S].
-
-    Angles are made in fp32 whatever the weights are: in bf16, positions above 256 would collapse.
-    """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, None, :, None].float() / theta**exponents  # [B, 1, S, D/2]
-    angles = torch.cat((angles, angles), -1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (i, i + D/2) of [B, H, S, D] by their angles, as Hugging Face lays them out."""
-    first, second = x.chunk(2, -1)
-    return x * rotary[0] + torch.cat((-second, first), -1) * rotary[1]
-
-
-def initialise(model: CausalLM, seed: int) -> None:
-    """Fill the weights in place: normal with `initializer_range`, residual outputs scaled down with depth.
-
-    Scaling o_proj and down_proj by 1/sqrt(2 N) keeps the residual stream's variance level (GPT-2).
+def run_layers(
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    shared: Shared,
+    cache: KeyValueCache | None = None,
+    gradient_checkpointing: str = "none",
+) -> Tensor:
+    """Run layers one after the other.
 
     Args:
-        model: On any device, not meta.
-        seed: Decides every weight.
+        layers: All, or those of a pipeline stage.
+        x: [B, S, E].
+        shared: Of the batch.
+        cache: Extended in place where given.
+        gradient_checkpointing: See `is_checkpointed`; layers are counted from the first that is given.
+
+    Returns:
+        [B, S, E].
     """
-    generator = torch.Generator().manual_seed(seed)
-    std = model.config.initializer_range
-    residual_std = std / (2 * model.config.num_hidden_layers) ** 0.5
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            nn.init.ones_(parameter)
-            continue
-        chosen = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else std
-        with torch.no_grad():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * chosen)
+    for number, layer in enumerate(layers):
+        if torch.is_grad_enabled() and is_checkpointed(gradient_checkpointing, number):
+            x = checkpoint(layer, x, shared, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = layer(x, shared, cache)
+    return x
+
+
+def is_checkpointed(policy: str, layer: int) -> bool:
+    """Say whether a layer is computed again in the backward pass instead of kept (Chen et al., 2016, arXiv 1604.06174).
+
+    Args:
+        policy: `none`; `full` for every layer; `every_2`, `every_3`, ... for each second, third, ...
+        layer: From 0.
+
+    Returns:
+        Whether it is.
+
+    Raises:
+        RecipeError: No such policy.
+    """
+    if policy in ("none", "full"):
+        return policy == "full"
+    kind, _, step = policy.partition("_")
+    if kind != "every" or not step.isdigit() or int(step) < 1:
+        raise RecipeError(f"gradient_checkpointing is '{policy}'; choose none, full, or every_2, every_3, ...")
+    return layer % int(step) == 0
+
+
+def cached_inputs(config: ModelConfig, input_ids: Tensor, cache: KeyValueCache, dtype: torch.dtype) -> Shared:
+    """Make what the layers share of new tokens that follow cached ones, one document a row."""
+    start, length = cache.length, input_ids.shape[1]
+    positions = torch.arange(start, start + length, device=input_ids.device)
+    rotary = rotary_angles(positions[None], config, dtype)
+    if start == 0 or length == 1:
+        return Shared(rotary, CAUSAL)
+    keys = torch.arange(start + length, device=input_ids.device)
+    return Shared(rotary, Structure(mask=(keys[None, :] <= positions[:, None])[None, None]))

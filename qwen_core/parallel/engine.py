@@ -123,6 +123,10 @@ class Engine(Protocol):
         """Restore what `save` wrote, at the same plan; return the loop's own state."""
         ...
 
+    def report(self) -> dict[str, float]:
+        """Give further figures since the last call, such as experts' loads; every worker must call, alike."""
+        ...
+
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Gather the full weights one at a time under their Hugging Face names; every worker must iterate.
 

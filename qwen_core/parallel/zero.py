@@ -1,114 +1,286 @@
-"""DeepSpeed ZeRO: the engine from plain arguments, and the full weights back from it.
+"""DeepSpeed ZeRO: a model whose optimizer state, gradients and weights are spread over the workers.
 
-ZeRO (Rajbhandari et al., 2020) spreads optimiser state (stage 1), gradients (2) and weights (3) over the workers.
+    model ─▶ [ZeRO-3: cut up parameter by parameter] ─▶ engine
+    step: passes (forward, backward, gradients reduced) ─▶ the whole batch's loss ─▶ accept? ─▶ optimiser | drop
+
+ZeRO (Rajbhandari et al., 2020, arXiv 1910.02054) spreads optimizer state (stage 1), gradients (2) and weights (3).
+Which worker sees which sequences changes nothing but rounding: losses are summed, and divided by the count of the
+whole batch over all workers and passes.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qwen_core.model.moe import router_of
+from qwen_core.parallel import gradients
+from qwen_core.parallel.clock import Clock
+from qwen_core.parallel.engine import Batch, Criterion, Step
+from qwen_core.parallel.layout import Source
+from qwen_core.parallel.materialise import materialise
+from qwen_core.parallel.optimisers import Optimisation, make_optimiser
+from qwen_core.parallel.shard import Shard
 
-def make_engine(
-    model: nn.Module,
-    *,
-    zero_stage: int,
-    precision: str,
-    micro_batch_size: int,
-    gradient_accumulation_steps: int,
-    optimizer: str,
-    learning_rate: float,
-    muon_learning_rate: float,
-    betas: tuple[float, float],
-    weight_decay: float,
-    grad_clip: float,
-    use_gpu: bool,
-) -> Any:
-    """Wrap a model into a DeepSpeed engine with its optimizer; the process group must be up.
+_TAG = "state"
+_PERSIST_NUMBERS = 10_000
+"""ZeRO-3 keeps parameters of fewer numbers whole on each worker: gathering a norm costs more than its memory."""
+_LEAF_NUMBERS = 2_000_000
+"""ZeRO-3 gathers a whole layer of fewer numbers at once: small layers wait for calls, not for bytes."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """How far ZeRO goes.
+
+    Attributes:
+        stage: 0 to 3.
+        offload_optimizer: `none`, `cpu` or `nvme`: where optimizer state lies between steps.
+        offload_parameters: The same for weights that are not in use; stage 3.
+        nvme_path: Folder on a local disk, for `nvme`.
+        persist_numbers: Stage 3: parameters of fewer numbers stay whole.
+        leaf_numbers: Stage 3: layers of fewer numbers are gathered at once.
+    """
+
+    stage: int = 3
+    offload_optimizer: str = "none"
+    offload_parameters: str = "none"
+    nvme_path: str = ""
+    persist_numbers: int = _PERSIST_NUMBERS
+    leaf_numbers: int = _LEAF_NUMBERS
+
+
+class ZeroEngine:
+    """A model under DeepSpeed ZeRO; see `engine.Engine` for what each method does."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        zero: Zero,
+        precision: str,
+        optim: Optimisation,
+        use_gpu: bool,
+        source: Source | None = None,
+    ) -> None:
+        """Spread a model; torch's process group must be up.
+
+        Args:
+            model: Whole, the same on each worker; or on the meta device, where `source` gives the weights.
+            zero: How far ZeRO goes.
+            precision: `bf16` or `fp16` with fp32 master weights, or `fp32`.
+            optim: The optimiser.
+            use_gpu: Otherwise DeepSpeed is told to run on the CPU.
+            source: Gives each whole parameter by name, so that no worker ever holds the whole model (stage 3).
+        """
+        deepspeed = start_deepspeed(use_gpu)
+        config = _config(zero, precision, optim, use_gpu)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+        if any(parameter.is_meta for parameter in model.parameters()):
+            if source is None:
+                raise ValueError("a model on the meta device needs a `source`, which gives its weights")
+            materialise(model, source, dtype, config if zero.stage == 3 else None)
+        self._engine = _initialise(deepspeed, model, optim, config, zero)
+        self._zero, self._dtype = zero, dtype
+        self._router = router_of(self.module)
+        self.device = torch.device(self._engine.device)
+        world = torch.distributed.get_world_size()
+        self.shard = Shard(torch.distributed.get_rank(), world)
+        if self._router is not None:
+            self._router.group = self.shard.group if world > 1 else None
+        self._clock = Clock(self.device)
+
+    @property
+    def module(self) -> nn.Module:
+        """The model itself; under ZeRO-3 its parameters are empty outside of a pass."""
+        module: nn.Module = self._engine.module
+        return module
+
+    @property
+    def deepspeed(self) -> Any:
+        """DeepSpeed's own engine, for what only it can do."""
+        return self._engine
+
+    def step(
+        self,
+        batches: Sequence[Batch],
+        criterion: Criterion,
+        *,
+        rate: float,
+        accept: Callable[[float], bool] = lambda loss: True,
+    ) -> Step:
+        """Take one optimiser step; see `Engine`."""
+        self._set_mode(training=True)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate * group["peak_lr"]
+        count = self._sum([sum(batch.count for batch in batches), sum(batch.tokens for batch in batches)])
+        scale = gradients.loss_scale(self._engine)
+        if self._router is not None:
+            self._router.start_step()
+            self._router.scale = scale / len(batches)
+        totals: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            self._engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
+            self._pass(batch, criterion, count[0], totals)
+        sums = dict(zip(totals, self._sum(list(totals.values())), strict=True))
+        figures = {name: value / count[0] for name, value in sums.items()}
+        loss = figures.pop("loss")
+        with self._clock.part("optimiser"):
+            norm, is_applied = self._finish(loss, accept)
+        return Step(loss, figures, int(count[1]), norm, is_applied, scale, self._clock.take())
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> Tensor:
+        """Compute token losses without gradient; see `Engine`."""
+        self._set_mode(training=False)
+        return self._forward(_place(batch, self.device)).float().cpu()
+
+    def save(self, folder: str, state: Mapping[str, Any]) -> None:
+        """Write this worker's shards; see `Engine`."""
+        self._engine.save_checkpoint(folder, tag=_TAG, client_state={"loop": dict(state)}, save_latest=False)
+
+    def load(self, folder: str) -> dict[str, Any]:
+        """Restore what `save` wrote; see `Engine`."""
+        _, state = self._engine.load_checkpoint(folder, tag=_TAG)
+        return dict(state["loop"])
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Gather the full weights one at a time; see `Engine`."""
+        import deepspeed
+
+        is_first = self.shard.rank == 0
+        for name, parameter in self.module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self._zero.stage == 3):
+                # a copy, for the gathered tensor is freed when the next one comes
+                whole = parameter.detach().to("cpu", self._dtype, copy=True) if is_first else None
+            if whole is not None:
+                yield name, whole
+
+    def report(self) -> dict[str, float]:
+        """Tell how the routers spread their tokens; see `Engine`."""
+        return {} if self._router is None else self._router.metrics()
+
+    def _pass(self, batch: Batch, criterion: Criterion, count: float, totals: dict[str, Tensor]) -> None:
+        """Run one micro-batch forward and backward; add its sums up."""
+        placed = _place(batch, self.device)
+        with self._clock.part("forward"):
+            objective = criterion(self._forward(placed), placed)
+        with self._clock.part("backward"):
+            # DeepSpeed averages the gradients over the workers: multiplied back here
+            self._engine.backward(objective.loss * (self.shard.size / count), scale_wrt_gas=False)
+        for name, value in {"loss": objective.loss, **objective.figures}.items():
+            totals[name] = totals.get(name, 0.0) + value.detach().double()
+
+    def _forward(self, batch: Batch) -> Tensor:
+        losses: Tensor = self._engine(batch.input_ids, segment_ids=batch.segment_ids, labels=batch.labels)
+        return losses
+
+    def _finish(self, loss: float, accept: Callable[[float], bool]) -> tuple[float, bool]:
+        """Let the optimiser step, or drop the gradients; return their norm and whether the weights changed."""
+        if not accept(loss):
+            gradients.drop(self._engine)
+            return float("nan"), False
+        norm = gradients.norm_without_zero(self._engine)
+        if norm is not None and not norm < float("inf"):
+            gradients.drop(self._engine)  # DeepSpeed looks for NaN in all its optimizers, but not without one
+            return norm, False
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm()) if norm is None else norm, self._engine.was_step_applied()
+
+    def _sum(self, values: Sequence[Any]) -> list[float]:
+        tensor = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(self.device) for value in values])
+        return self.shard.sum(tensor).tolist()  # type: ignore[no-any-return]
+
+    def _set_mode(self, training: bool) -> None:
+        if self.module.training != training:
+            self._engine.train(training)
+
+
+def start_deepspeed(use_gpu: bool) -> Any:
+    """Import DeepSpeed for the device that will be used; before any other import of it.
 
     Args:
-        model: Full weights in fp32, the same on each worker.
-        zero_stage: 0 to 3.
-        precision: `bf16` (fp32 master weights) or `fp32`.
-        micro_batch_size: Sequences in one pass on one worker.
-        gradient_accumulation_steps: Passes in one optimiser step.
-        optimizer: `adamw`, or `muon` for the layers' matrices with AdamW for the rest.
-        learning_rate: A start; the loop sets it at each step.
-        muon_learning_rate: The same for Muon's groups, which carry `use_muon`.
-        betas: AdamW's.
-        weight_decay: Of matrices; norms decay nothing.
-        grad_clip: Largest global gradient norm; not with Muon.
-        use_gpu: Otherwise DeepSpeed is told to run on the CPU.
+        use_gpu: Otherwise it is told to run on the CPU.
 
     Returns:
-        The engine.
+        The module.
     """
     if not use_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"  # it would look for a device of its own and warn
+    os.environ.setdefault("LOCAL_RANK", "0")
     import deepspeed
 
     if not use_gpu:
         # Its shared-memory collectives are compiled at the first start (40 s, a compiler at run time); gloo will do.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        # Muon's iteration is marked for torch.compile, which on a CPU takes longer to compile than a short run lasts.
-        torch._dynamo.config.disable = True
-    config = {
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": gradient_accumulation_steps,
-        # DeepSpeed takes the norm after Muon has made its update, whose size is fixed: clipping would undo it
-        "gradient_clipping": 0.0 if optimizer == "muon" else grad_clip,
-        "bf16": {"enabled": precision == "bf16"},
-        "zero_optimization": {
-            "stage": zero_stage,
-            "contiguous_gradients": True,
-            "overlap_comm": use_gpu,  # needs streams
-            "reduce_scatter": optimizer != "muon",  # Muon needs whole gradients
-            "stage3_param_persistence_threshold": 10_000,
-        },
-        "optimizer": _optimizer(optimizer, learning_rate, muon_learning_rate, betas),
-        "steps_per_print": 2**31 - 1,
-        "wall_clock_breakdown": False,
-    }
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=_groups(model, weight_decay), config=config)
+    return deepspeed
+
+
+def _place(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to a device; from pinned memory without waiting."""
+    if device.type == "cpu":
+        return batch
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    segments = None if batch.segment_ids is None else move(batch.segment_ids)
+    extras = {name: move(tensor) for name, tensor in batch.extras.items()}
+    return replace(
+        batch, input_ids=move(batch.input_ids), labels=move(batch.labels), segment_ids=segments, extras=extras
+    )
+
+
+def _initialise(deepspeed: Any, model: nn.Module, optim: Optimisation, config: dict[str, Any], zero: Zero) -> Any:
+    """Start DeepSpeed's engine with our optimiser, and tell the optimiser where its matrices lie."""
+    if zero.stage == 3:
+        _mark_leaves(model, zero.leaf_numbers)
+    optimiser = make_optimiser(model.named_parameters(), optim)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
+    gradients.forget_first_step(engine)
+    if hasattr(optimiser, "layouts"):
+        optimiser.layouts.update(gradients.layouts(engine))
     return engine
 
 
-def gather_state(engine: Any) -> dict[str, Tensor] | None:
-    """Collect the full weights; every worker must call this.
-
-    Args:
-        engine: As `make_engine` gave it.
-
-    Returns:
-        The state dict in the training dtype on rank 0, `None` elsewhere.
-    """
-    import deepspeed
-
-    is_first = torch.distributed.get_rank() == 0
-    state = {}
-    for name, parameter in engine.module.named_parameters(remove_duplicate=True):
-        with deepspeed.zero.GatheredParameters([parameter], enabled=engine.zero_optimization_stage() == 3):
-            if is_first:
-                state[name] = parameter.detach().cpu().clone()
-    return state if is_first else None
+def _mark_leaves(model: nn.Module, limit: int) -> None:
+    """Have small layers gathered whole: the class that ZeRO-3 takes as one is that of the layer."""
+    layers = [module for name, module in model.named_modules() if name.rpartition(".")[2].isdigit()]
+    for layer in layers:
+        if sum(getattr(p, "ds_numel", p.numel()) for p in layer.parameters()) <= limit:
+            layer._z3_leaf = True  # type: ignore[assignment]
 
 
-def _optimizer(name: str, rate: float, muon_rate: float, betas: tuple[float, float]) -> dict[str, Any]:
-    """Name the optimizer as DeepSpeed wants it."""
-    # torch's own AdamW: DeepSpeed's fused ones are compiled at the first start, which takes minutes
-    adamw = {"lr": rate, "betas": list(betas), "eps": 1e-8, "torch_adam": True}
-    if name == "adamw":
-        return {"type": "AdamW", "params": adamw}
-    return {"type": "Muon", "params": adamw | {"adam_lr": rate, "muon_lr": muon_rate, "momentum": 0.95}}
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters into those that decay (matrices) and those that do not (norms)."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def _config(zero: Zero, precision: str, optim: Optimisation, use_gpu: bool) -> dict[str, Any]:
+    """Write DeepSpeed's configuration."""
+    offload = {"optimizer": zero.offload_optimizer, "param": zero.offload_parameters}
+    section: dict[str, Any] = {
+        "stage": zero.stage,
+        "contiguous_gradients": True,
+        "overlap_comm": use_gpu,  # needs streams
+        "reduce_scatter": True,
+        "stage3_param_persistence_threshold": zero.persist_numbers,
+    }
+    for part, device in offload.items():
+        if device != "none":
+            section[f"offload_{part}"] = {"device": device, "pin_memory": use_gpu, "nvme_path": zero.nvme_path or None}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,  # told at each step by the batches themselves
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optim.grad_clip,
+        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": True},
+        "fp16": {"enabled": precision == "fp16", "initial_scale_power": 16, "hysteresis": 1},
+        "zero_optimization": section,
+        "zero_allow_untested_optimizer": True,  # LAMB and Muon here know about partitions
+        "zero_force_ds_cpu_optimizer": False,  # its own is compiled at the first start; torch's is fused too
+        "steps_per_print": 2**31 - 1,
+        "wall_clock_breakdown": False,
+    }
+    if zero.stage > 0:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}  # bf16 sums lose small passes
+    return config

@@ -1,6 +1,6 @@
-"""Training of a byte-level BPE with Qwen's pre-tokenisation, written so that Hugging Face opens it.
+"""Training of a byte-level BPE with Qwen's pre-tokenisation.
 
-    texts ─▶ NFC ─▶ split (Qwen2's pattern) ─▶ bytes ─▶ merges ─▶ tokenizer.json, tokenizer_config.json
+    texts ─▶ NFC ─▶ split (Qwen2's pattern) ─▶ bytes ─▶ merges
 
 Byte-level BPE: Radford et al., 2019 (GPT-2). As in Qwen, digits stand alone, any text has a spelling in bytes (no
 unknown token), and the control tokens follow the learnt entries.
@@ -8,9 +8,7 @@ unknown token), and the control tokens follow the learnt entries.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -23,13 +21,6 @@ SPECIALS = (ENDOFTEXT, IM_START, IM_END)
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-CHAT_TEMPLATE = (
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
 
@@ -65,44 +56,3 @@ def train_tokenizer(texts: Iterator[list[str]], vocab_size: int, min_frequency: 
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
     return tokenizer
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Write the files that Hugging Face's `AutoTokenizer` opens, with the ChatML template.
-
-    The end-of-sequence token is `<|im_end|>`, as in Qwen's chat models: it is what ends a turn. Documents in
-    pretraining end with `<|endoftext|>`, which also pads.
-
-    Args:
-        tokenizer: As `train_tokenizer` gave it.
-        folder: Made where it is missing.
-    """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(place / "tokenizer.json"))
-    added = tokenizer.get_added_tokens_decoder()
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "added_tokens_decoder": {
-            str(number): {
-                "content": token.content,
-                "special": token.special,
-                "normalized": token.normalized,
-                "lstrip": token.lstrip,
-                "rstrip": token.rstrip,
-                "single_word": token.single_word,
-            }
-            for number, token in sorted(added.items())
-        },
-        "eos_token": IM_END,
-        "pad_token": ENDOFTEXT,
-        "bos_token": None,
-        "unk_token": None,
-        "add_bos_token": False,
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
-    }
-    (place / "tokenizer_config.json").write_text(
-        json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )

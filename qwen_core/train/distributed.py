@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.distributed as dist
-from torch import Tensor
 
 
 def rank() -> int:
@@ -16,15 +17,31 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def all_sum(tensor: Tensor) -> Tensor:
-    """Add a tensor up over all workers.
+def share_object(value: Any) -> Any:
+    """Give worker 0's value to all; every worker must call.
 
     Args:
-        tensor: Of the same shape everywhere; changed in place.
+        value: Anything that pickles; only worker 0's counts.
 
     Returns:
-        The same tensor.
+        Worker 0's.
     """
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
+    held = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Give every worker's value to all; every worker must call.
+
+    Args:
+        value: Anything that pickles.
+
+    Returns:
+        The values by rank.
+    """
+    held = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(held, value)
+    return held

@@ -1,54 +1,68 @@
 """Direct preference optimisation (Rafailov et al., 2023, arXiv 2305.18290), with a small pull to the chosen reply.
 
-    loss = -log sigmoid(beta * ((policy - reference)(chosen) - (policy - reference)(rejected)))
-           + sft_weight * nats per token of the chosen reply
+    loss of a pair = pair loss (see `pair_losses`) + sft_weight * nats per token of the chosen reply
 
 The second term (Pang et al., 2024, arXiv 2404.19733) keeps the chosen replies likely: without it DPO may lower both
-sides, the rejected one only more, and a small model forgets how to speak.
+sides, the rejected one only more, and a small model forgets how to speak. It is taken per pair, not per token of the
+batch, so that the loss of a large batch is the mean of its parts.
+
+What the reference model thinks of each reply stands in the data already: a job of its own computed it once.
+
+Legend: B = 2 x pairs (all chosen replies first, then all rejected ones), S tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
+from qwen_core.errors import ArtifactError
 from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.train.pair_losses import Kind, pair_losses
 from qwen_core.train.sft import padded, read_table
 from qwen_core.train.task import Measure
 
+SIDES = ("chosen", "rejected")
+
 
 class DpoTask:
-    """Pairs of replies, and what the reference model thought of each."""
+    """Pairs of replies, and what the reference model thinks of each."""
 
     def __init__(
         self,
         train: str,
         validation: str,
         *,
-        reference: Measure,
+        kind: Kind,
         beta: float,
+        label_smoothing: float,
         sft_weight: float,
         batch_size: int,
     ) -> None:
-        """Read the data and let the reference model judge all of it once.
+        """Read the data.
 
         Args:
-            train: Arrow file with `prompt_ids`, `chosen_ids`, `rejected_ids`.
+            train: Arrow file with `prompt_ids`, `chosen_ids`, `rejected_ids`, and the reference's log-probabilities
+                `reference_chosen`, `reference_rejected`.
             validation: The same for the held-out split.
-            reference: The frozen model.
+            kind: Of the pair loss.
             beta: Strength of the pull towards the reference.
+            label_smoothing: Share of pairs thought to be labelled the wrong way round.
             sft_weight: Of the chosen reply's own likelihood.
             batch_size: Pairs in one pass when measuring.
+
+        Raises:
+            ArtifactError: The reference's columns are missing.
         """
         self._train, self._validation = read_table(train), read_table(validation)
-        self._beta, self._sft_weight, self._batch_size = beta, sft_weight, batch_size
-        self._train_reference, _ = pair_logprobs(reference, self._train, batch_size)
-        self._validation_reference, _ = pair_logprobs(reference, self._validation, batch_size)
+        self._train_reference, self._validation_reference = _reference(self._train), _reference(self._validation)
+        self._kind, self._beta, self._label_smoothing = kind, beta, label_smoothing
+        self._sft_weight, self._batch_size = sft_weight, batch_size
 
     def __len__(self) -> int:
         """Count the training pairs."""
@@ -56,53 +70,44 @@ class DpoTask:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Read pairs, with the reference's log-probabilities; see `Task`."""
-        return _batch(self._train, indices, {"reference": self._train_reference[list(indices)].T})
+        return pair_batch(self._train, indices, self._train_reference[list(indices)].T)
 
     def objective(self, losses: Tensor, batch: Batch) -> Objective:
         """Sum the pairs' losses; see `Task`."""
-        labels = batch.labels
-        logprobs = -losses.sum(1).view(2, -1)  # [2, pairs]: chosen, rejected
-        margins = self._margins(logprobs, batch.extras["reference"].to(losses))
-        per_pair = dpo_loss(margins)
+        logprobs = -losses.sum(1).view(2, -1)  # [2, pairs]
+        ratios = logprobs - batch.extras["reference"].to(losses)
+        lengths = (batch.labels != IGNORE).sum(1).view(2, -1)
+        per_pair = self._losses(ratios, lengths)
         if self._sft_weight:
-            answered = (labels != IGNORE).sum(1).view(2, -1)[0]
-            per_pair = per_pair - self._sft_weight * logprobs[0] / answered
-        figures = {"margin": margins.detach().sum(), "reward_accuracy": (margins.detach() > 0).float().sum()}
+            per_pair = per_pair - self._sft_weight * logprobs[0] / lengths[0]
+        rewards = self._beta * ratios.detach()
+        figures = {
+            "margin": (rewards[0] - rewards[1]).sum(),
+            "reward_accuracy": (rewards[0] > rewards[1]).float().sum(),
+            "chosen_reward": rewards[0].sum(),
+            "rejected_reward": rewards[1].sum(),
+        }
         return Objective(per_pair.sum(), figures)
+
+    def validate(self, model: Measure) -> dict[str, float]:
+        """Measure loss, rewards and preference accuracy on held-out pairs; see `Task`."""
+        logprobs, lengths = pair_logprobs(model, self._validation, self._batch_size)
+        ratios = (logprobs - self._validation_reference).T
+        rewards = self._beta * ratios
+        return {
+            "loss": float(self._losses(ratios, lengths.T).mean()),
+            "margin": float((rewards[0] - rewards[1]).mean()),
+            "reward_accuracy": float((rewards[0] > rewards[1]).double().mean()),
+            "preference_accuracy": preference_accuracy(logprobs, lengths),
+        }
 
     def describe(self, indices: Sequence[int]) -> list[str]:
         """Name pairs by their ids; see `Task`."""
         return [str(name) for name in self._train["id"].take(pa.array(list(indices))).to_pylist()]
 
-    def validate(self, model: Measure) -> dict[str, float]:
-        """Measure loss, reward accuracy and preference accuracy on held-out pairs; see `Task`."""
-        logprobs, lengths = pair_logprobs(model, self._validation, self._batch_size)
-        margins = self._margins(logprobs.T, self._validation_reference.T)
-        return {
-            "loss": float(dpo_loss(margins).mean()),
-            "margin": float(margins.mean()),
-            "reward_accuracy": float((margins > 0).double().mean()),
-            "preference_accuracy": preference_accuracy(logprobs, lengths),
-        }
-
-    def _margins(self, policy: Tensor, reference: Tensor) -> Tensor:
-        """Take the implicit reward of chosen over rejected; both arguments [2, pairs]."""
-        rewards = self._beta * (policy - reference)
-        return rewards[0] - rewards[1]
-
-
-def dpo_loss(margins: Tensor) -> Tensor:
-    """Compute DPO's loss of each pair.
-
-    Worked by hand: a margin of 0 gives ln 2 = 0.6931; of 1, ln(1 + 1/e) = 0.3133.
-
-    Args:
-        margins: Implicit reward of chosen over rejected, any shape.
-
-    Returns:
-        `-log sigmoid(margin)`, the same shape.
-    """
-    return -F.logsigmoid(margins)
+    def _losses(self, ratios: Tensor, lengths: Tensor) -> Tensor:
+        options = {"kind": self._kind, "beta": self._beta, "label_smoothing": self._label_smoothing}
+        return pair_losses(ratios, lengths, **options)  # type: ignore[arg-type]
 
 
 def preference_accuracy(logprobs: Tensor, lengths: Tensor) -> float:
@@ -133,7 +138,7 @@ def pair_logprobs(model: Measure, table: pa.Table, batch_size: int) -> tuple[Ten
     logprobs = torch.zeros(table.num_rows, 2, dtype=torch.float64)
     lengths = torch.zeros(table.num_rows, 2, dtype=torch.float64)
     for indices, weights in model.shard.batches(table.num_rows, batch_size):
-        batch = _batch(table, indices)
+        batch = pair_batch(table, indices)
         weight = torch.tensor(weights, dtype=torch.float64)[:, None]
         where = torch.tensor(indices)
         logprobs.index_add_(0, where, -model.measure(batch).double().sum(1).view(2, -1).T * weight)
@@ -141,13 +146,32 @@ def pair_logprobs(model: Measure, table: pa.Table, batch_size: int) -> tuple[Ten
     return model.shard.sum(logprobs), model.shard.sum(lengths)
 
 
-def _batch(table: pa.Table, indices: Sequence[int], extras: Mapping[str, Tensor] | None = None) -> Batch:
-    """Make a micro-batch [2 x pairs, S]: all chosen replies first, then all rejected ones."""
+def pair_batch(table: pa.Table, indices: Sequence[int], reference: Tensor | None = None) -> Batch:
+    """Make a micro-batch of pairs.
+
+    Args:
+        table: With `prompt_ids`, `chosen_ids`, `rejected_ids`.
+        indices: Which pairs.
+        reference: [2, pairs], what the reference thinks of them, where it is known.
+
+    Returns:
+        [2 x pairs, S]: all chosen replies first, then all rejected ones, padded on the right; its count is that of
+        the pairs.
+    """
     rows = table.take(pa.array(list(indices))).to_pylist()
     sequences, labels = [], []
-    for side in ("chosen_ids", "rejected_ids"):
+    for side in SIDES:
         for row in rows:
-            sequences.append(row["prompt_ids"] + row[side])
-            labels.append([IGNORE] * len(row["prompt_ids"]) + row[side])
+            sequences.append(row["prompt_ids"] + row[f"{side}_ids"])
+            labels.append([IGNORE] * len(row["prompt_ids"]) + row[f"{side}_ids"])
     tokens = sum(len(sequence) for sequence in sequences)
-    return Batch(padded(sequences, 0), padded(labels, IGNORE), None, float(len(rows)), tokens, extras or {})
+    extras = {} if reference is None else {"reference": reference}
+    return Batch(padded(sequences, 0), padded(labels, IGNORE), None, float(len(rows)), tokens, extras)
+
+
+def _reference(table: pa.Table) -> Tensor:
+    """Read what the reference thinks, [pairs, 2], float64."""
+    columns = [f"reference_{side}" for side in SIDES]
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise ArtifactError(f"the pairs lack {' and '.join(missing)}: the reference model has not judged them")
+    return torch.from_numpy(np.stack([table[name].to_numpy() for name in columns], axis=1))

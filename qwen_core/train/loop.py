@@ -1,176 +1,248 @@
-"""The loop that all training stages share, as it runs in each Ray Train worker.
+"""The loop that all training stages share, as it runs in each worker, whichever way the model is spread.
 
-    engine ─▶ [resume] ─▶ for each step: validate where due ─▶ micro-batches ─▶ step ─▶ log ─▶ checkpoint where due
-                                                                                      └─▶ last validation ─▶ weights
+    [resume] ─▶ for each step: validate where due ─▶ batches (read ahead) ─▶ engine.step ─▶ guards ─▶ log
+                       ▲                                                                     │ └─▶ checkpoint where due
+                       └──────────────────── back to a checkpoint ◀── too many bad steps ────┘
 
-Everything that decides a step (data, learning rate, validation points) is a function of the step's number, so a
-resumed run goes on exactly as if it had never stopped. Losses are divided by the count of the whole batch over all
-workers and passes, so that accumulation and the number of workers change nothing but rounding.
+Everything that decides a step (data, learning rate, batch size, random numbers, validation points) is a function of
+the step's number and of the guards' state, which travels with checkpoints: a resumed run goes on exactly as if it had
+never stopped.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Optimiser
-from qwen_core.data.packed import step_indices
-from qwen_core.errors import QwenCoreError
-from qwen_core.parallel import make_engine
-from qwen_core.parallel.engine import Batch, Objective
-from qwen_core.parallel.shard import Shard
-from qwen_core.train.distributed import all_sum, rank, world_size
-from qwen_core.train.schedule import learning_rate_at, validation_steps
+from qwen_core.data.packed import indices_from
+from qwen_core.parallel.engine import Batch, Engine, Step
+from qwen_core.train.guards import Guards
+from qwen_core.train.meter import Meter
+from qwen_core.train.prefetch import prefetched
+from qwen_core.train.schedule import Batches, Schedule, validation_steps
+from qwen_core.train.signals import Signals
 from qwen_core.train.task import Task
 
 Log = Callable[[dict[str, float], int], None]
-Save = Callable[["Loop", int], None]
+_PRIME = 1_000_003
+"""Keeps apart the random states of seeds, steps and shares."""
 
 
-class DivergedError(QwenCoreError):
-    """The loss is not a number any more."""
+class Keeper(Protocol):
+    """Who keeps checkpoints; every worker calls alike."""
+
+    def due(self, step: int, validation_loss: float | None = None) -> bool:
+        """Decide whether a checkpoint is taken before a step."""
+        ...
+
+    def save(self, engine: Engine, step: int, state: Mapping[str, Any], validation_loss: float | None = None) -> None:
+        """Take one; may go on writing while training does."""
+        ...
+
+    def steps(self) -> Sequence[int]:
+        """List the steps of complete checkpoints."""
+        ...
+
+    def go_back(self, engine: Engine, step: int) -> dict[str, Any]:
+        """Restore a step's checkpoint and forget those after it; return the loop's state in it."""
+        ...
 
 
 @dataclass
 class Loop:
-    """One worker's state of a training run.
+    """One worker's side of a training run.
 
     Attributes:
+        engine: The spread model.
+        task: The stage's data, objective and measures.
+        settings: The stage's recipe section.
+        seed: The recipe's.
+        meter: Measures speed; knows the tokens that went through the model.
+        signals: Takes events and where a profile is wanted.
+        keeper: Keeps checkpoints.
+        log: Called on every worker with figures and their step.
         history: What was logged, one mapping with `step` for each event, in order; travels with checkpoints.
     """
 
-    model: torch.nn.Module
+    engine: Engine
     task: Task
     settings: Optimiser
-    parallel: Parallel
     seed: int
+    meter: Meter
+    signals: Signals
+    keeper: Keeper
+    log: Log
     history: list[dict[str, float]] = field(default_factory=list)
-    tokens: int = 0
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.passes = settings.global_batch_size // (settings.micro_batch_size * world_size())
-        self.engine = make_engine(
-            self.model,
-            zero_stage=self.parallel.zero_stage,
-            precision=settings.precision,
-            micro_batch_size=settings.micro_batch_size,
-            gradient_accumulation_steps=self.passes,
-            optimizer=settings.optimizer,
-            learning_rate=settings.learning_rate,
-            muon_learning_rate=settings.muon_learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-            grad_clip=settings.grad_clip,
-            use_gpu=self.parallel.use_gpu,
-        )
-        self.device = self.engine.device
-        self.shard = Shard(rank(), world_size())
+        self.guards = Guards(settings.guards)
+        self._schedule = schedule_of(settings)
+        self._sizes = batches_of(settings)
+        self._due = set(validation_steps(settings.max_steps, settings.min_validation_points))
 
-    def run(self, first_step: int, log: Log, save: Save) -> None:
-        """Train from a step to the end.
+    def state(self, step: int) -> dict[str, Any]:
+        """Give what a checkpoint before a step must hold beside the engine's own; plain JSON.
+
+        Args:
+            step: That comes next.
+
+        Returns:
+            The state.
+        """
+        return {"step": step, "history": self.history, "tokens": self.meter.tokens, "guards": self.guards.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> int:
+        """Take up the state of a checkpoint; the engine has been restored.
+
+        Args:
+            state: As `state` gave it.
+
+        Returns:
+            The step that comes next.
+        """
+        self.guards = Guards(self.settings.guards, state["guards"])
+        return self._take_up(state)
+
+    def run(self, first_step: int = 0) -> None:
+        """Train from a step to the end, and measure there.
 
         Args:
             first_step: 0, or the step that a checkpoint was taken before.
-            log: Called on every worker with figures and their step.
-            save: Called on every worker where a checkpoint is due, with the step that comes next.
 
         Raises:
-            DivergedError: The loss is NaN or infinite.
+            DivergedError: Too many bad steps, and going back did not help.
         """
-        settings = self.settings
-        due = set(validation_steps(settings.max_steps, settings.min_validation_points))
-        started, tokens_before = time.monotonic(), self.tokens
-        for step in range(first_step, settings.max_steps):
-            if step in due:
-                paused = time.monotonic()
-                self._validate(step, log)
-                started += time.monotonic() - paused  # validation is not training speed
-            figures = self._step(step)
-            done = step + 1
-            if done % settings.log_every_steps == 0 or done in (1, settings.max_steps):
-                seconds = max(1e-9, time.monotonic() - started)
-                figures["train/tokens_per_second"] = (self.tokens - tokens_before) / seconds
-                started, tokens_before = time.monotonic(), self.tokens
-                self._log(figures, done, log)
-            if done % settings.checkpoint_every_steps == 0 and done < settings.max_steps:
-                save(self, done)
-        self._validate(settings.max_steps, log)
+        step = first_step
+        while step < self.settings.max_steps:
+            step = self._stretch(step)
+        self._between(step, may_save=self.settings.use_best_checkpoint)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Compute token losses through the engine."""
-        tensors = (batch.input_ids, batch.segment_ids, batch.labels)
-        placed = [None if tensor is None else tensor.to(self.device) for tensor in tensors]
-        return self.engine(placed[0], segment_ids=placed[1], labels=placed[2])  # type: ignore[no-any-return]
+    def _stretch(self, first: int) -> int:
+        """Train until the end, or until a rollback; return the step that comes next."""
+        self.meter.figures()  # what came before is not training speed
+        with prefetched(self._batches, first, self.settings.max_steps) as next_batches:
+            for step in range(first, self.settings.max_steps):
+                self._between(step, may_save=step > first)
+                with self.meter.part("data"):
+                    batches = next_batches()
+                result = self._step(step, batches)
+                decision = self.guards.settle(step, result, lambda step=step: self._describe(step))  # type: ignore[misc]
+                self.signals.events.emit_all(decision.events)
+                if decision.error is not None:
+                    raise decision.error
+                if decision.must_roll_back:
+                    return self._roll_back()
+                self._tell_step(step, result)
+        return self.settings.max_steps
 
-    @torch.no_grad()
-    def measure(self, batch: Batch) -> Tensor:
-        """Compute token losses without gradient; see `task.Measure`."""
-        return self.forward(batch).float().cpu()
+    def _between(self, step: int, may_save: bool) -> None:
+        """Measure and save before a step, where it is due."""
+        loss = self._validate(step) if step in self._due else None
+        if may_save and self.guards.is_healthy and self.keeper.due(step, loss):
+            with self.meter.pause("checkpoint"):
+                self.keeper.save(self.engine, step, self.state(step), loss)
 
-    def _step(self, step: int) -> dict[str, float]:
-        """Take one optimiser step; return its figures."""
-        settings = self.settings
-        share = learning_rate_at(step, 1.0, settings.warmup_steps, settings.max_steps, settings.min_learning_rate_ratio)
-        rate = share * settings.learning_rate
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = share * settings.muon_learning_rate if group.get("use_muon") else rate
-        indices = step_indices(self.seed, step, settings.global_batch_size, len(self.task))
-        mine = indices.reshape(self.passes, world_size(), -1)[:, rank()]
-        sums = self._accumulate(mine.tolist())
-        loss = sums["loss"] / sums["count"]
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the training loss became {loss} at step {step} (learning rate {rate:.3g}). Lower learning_rate, "
-                f"lengthen warmup_steps, or look at the data of this step: sequences {indices.tolist()}"
-            )
-        self.tokens += int(sums["tokens"])
+    def _step(self, step: int, batches: Sequence[Batch]) -> Step:
+        """Take one optimiser step."""
+        # Dropout and the like draw from a state that depends on step and share alone
+        torch.manual_seed((self.seed * _PRIME + step) * _PRIME + self.engine.shard.rank & (2**63 - 1))
+        rate = self._schedule.at(step)
+        with self.signals.around(step):
+            result = self.engine.step(batches, self.task.objective, rate=rate, accept=self.guards.accept)
+        size, data_step = self._sizes.size_at(step), self.guards.data_step(step)
+        self.meter.step(batches, result, sequences=size, data_step=data_step)
+        return result
+
+    def _tell_step(self, step: int, result: Step) -> None:
+        """Log a step where it is due, and every step that changed nothing."""
+        settings, done = self.settings, step + 1
+        if done % settings.log_every_steps and done not in (1, settings.max_steps) and result.is_applied:
+            return
         figures = {
-            "train/loss": loss,
-            "train/learning_rate": rate,
-            "train/grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
-            "train/tokens": float(self.tokens),
+            "train/loss": result.loss,
+            "train/learning_rate": self._schedule.at(step) * settings.learning_rate,
+            "train/grad_norm": result.grad_norm,
+            **{f"train/{name}": value for name, value in result.figures.items()},
         }
-        reserved = ("loss", "count", "tokens")
-        return figures | {f"train/{n}": v / sums["count"] for n, v in sums.items() if n not in reserved}
+        if settings.precision == "fp16":
+            figures["train/loss_scale"] = result.loss_scale
+        if settings.batch_ramp_steps:
+            figures["train/batch_size"] = float(self._sizes.size_at(step))
+        # NaN is no point of a curve: the event tells of it
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self._tell(finite | self.meter.figures() | self.engine.report(), done)
 
-    def _accumulate(self, micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Run all passes of a step forward and backward, then let the optimiser step; return sums over all workers."""
-        totals: dict[str, Tensor] = {}
-        batches = [self.task.batch(indices) for indices in micro_batches]
-        count = float(all_sum(torch.tensor(sum(batch.count for batch in batches), dtype=torch.float64)))
-        for number, batch in enumerate(batches):
-            part = self.task.objective(self.forward(batch), batch)
-            self._add(totals, part, batch.tokens)
-            # DeepSpeed averages over workers and passes: multiplied back here
-            self.engine.backward(part.loss * (world_size() * self.passes) / count)
-            self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
-            self.engine.step()
-        names = list(totals)
-        summed = all_sum(torch.stack([totals[name].double() for name in names]))
-        return dict(zip(names, summed.tolist(), strict=True)) | {"count": count}
+    def _roll_back(self) -> int:
+        """Return to a checkpoint from before the trouble; return the step that comes next."""
+        step = self.guards.rollback_target(self.keeper.steps())
+        with self.meter.pause("rollback"):
+            state = self.keeper.go_back(self.engine, step)
+        self.signals.events.emit(self.guards.rolled_back(state["guards"], step))
+        return self._take_up(state)
 
-    @staticmethod
-    def _add(totals: dict[str, Tensor], part: Objective, tokens: int) -> None:
-        figures = {"loss": part.loss.detach().cpu(), "tokens": torch.tensor(tokens)}
-        for name, value in (figures | {n: v.cpu() for n, v in part.figures.items()}).items():
-            totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64)) + value.double()
+    def _take_up(self, state: Mapping[str, Any]) -> int:
+        """Go on from a checkpoint's curves; return the step that comes next."""
+        step = int(state["step"])
+        self.history, self.meter.tokens = list(state["history"]), int(state["tokens"])
+        self.signals.rewind(self.guards.rollbacks, step)
+        return step
 
-    def _validate(self, step: int, log: Log) -> None:
-        self.engine.eval()
-        figures = self.task.validate(self)
-        self.engine.train()
-        self._log({f"validation/{name}": value for name, value in figures.items()}, step, log)
+    def _indices(self, step: int) -> list[int]:
+        """Say which examples make up a step, over all workers."""
+        first, size = self._sizes.first_at(self.guards.data_step(step)), self._sizes.size_at(step)
+        return indices_from(self.seed, first, size, len(self.task)).tolist()  # type: ignore[no-any-return]
 
-    def _log(self, figures: dict[str, float], step: int, log: Log) -> None:
+    def _batches(self, step: int) -> list[Batch]:
+        """Make this worker's micro-batches of a step."""
+        shard, size = self.engine.shard, self.settings.micro_batch_size
+        indices = self._indices(step)
+        # Micro-batches are dealt out in turn, so that each pass over all workers takes the next ones of the order
+        starts = range(shard.rank * size, len(indices), shard.size * size)
+        return [self.task.batch(indices[start : start + size]) for start in starts]
+
+    def _describe(self, step: int) -> list[str]:
+        return self.task.describe(self._indices(step))
+
+    def _validate(self, step: int) -> float:
+        """Measure on the held-out set, unless a checkpoint before this step brought its figures along."""
+        name = "validation/loss"
+        for event in reversed(self.history):
+            if event["step"] < step:
+                break
+            if event["step"] == step and name in event:
+                return event[name]
+        with self.meter.pause("validation"):
+            figures = self.task.validate(self.engine)
+        self._tell({f"validation/{key}": value for key, value in figures.items()}, step)
+        return figures["loss"]
+
+    def _tell(self, figures: dict[str, float], step: int) -> None:
         self.history.append({"step": float(step), **figures})
-        log(figures, step)
+        self.log(figures, step)
+
+
+def schedule_of(settings: Optimiser) -> Schedule:
+    """Build the learning rate schedule of a recipe section."""
+    return Schedule(
+        settings.schedule,
+        settings.max_steps,
+        settings.warmup_steps,
+        settings.min_learning_rate_ratio,
+        settings.decay_ratio,
+        settings.decay_shape,
+    )
+
+
+def batches_of(settings: Optimiser) -> Batches:
+    """Build the batch sizes of a recipe section."""
+    full = settings.global_batch_size
+    return Batches(full, settings.batch_ramp_start or full, settings.batch_ramp_steps)
 
 
 def summarise(history: Sequence[dict[str, float]], settings: Optimiser) -> dict[str, float]:

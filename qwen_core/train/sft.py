@@ -4,61 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.train.conversations import Conversations, read_table
 from qwen_core.train.task import Measure
+
+__all__ = ["SftTask", "answer_loss", "padded", "read_table"]
 
 
 class SftTask:
     """Conversations with a mask of what the assistant said."""
 
-    def __init__(self, train: str, validation: str, validation_batch_size: int) -> None:
+    def __init__(
+        self, train: str, validation: str, validation_batch_size: int, packed_seq_len: int | None = None
+    ) -> None:
         """Read the data.
 
         Args:
             train: Arrow file with `input_ids` and `labels_mask`, lists of equal length.
             validation: The same for the held-out split.
-            validation_batch_size: Conversations in one pass when measuring.
+            validation_batch_size: Rows in one pass when measuring.
+            packed_seq_len: Tokens of a row at most, for packing; `None` gives each conversation a row of its own.
+
+        Raises:
+            ArtifactError: A file is broken or empty, or a conversation is longer than a row.
         """
-        self._train = read_table(train)
-        self._validation = read_table(validation)
+        self._train = Conversations(read_table(train), packed_seq_len)
+        self._validation = Conversations(read_table(validation), packed_seq_len, is_by_length=True)
         self._batch_size = validation_batch_size
 
     def __len__(self) -> int:
-        """Count the training conversations."""
-        return int(self._train.num_rows)
+        """Count the training rows: conversations, or rows of packed ones."""
+        return len(self._train)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Read conversations; see `Task`."""
-        return _batch(self._train, indices)
+        """Read rows; see `Task`."""
+        return self._train.batch(indices)
 
     def objective(self, losses: Tensor, batch: Batch) -> Objective:
         """Sum the losses of the assistant's tokens; see `Task`."""
         return Objective(losses.sum())
 
     def validate(self, model: Measure) -> dict[str, float]:
-        """Measure nats per held-out answer token; see `Task`."""
-        return answer_loss(model, self._validation, self._batch_size)
+        """Measure nats per held-out answer token, overall and by language; see `Task`."""
+        return _answer_loss(model, self._validation, self._batch_size)
 
     def describe(self, indices: Sequence[int]) -> list[str]:
-        """Name conversations by their ids; see `Task`."""
-        return [str(name) for name in self._train["id"].take(pa.array(list(indices))).to_pylist()]
-
-
-def read_table(path: str) -> pa.Table:
-    """Map an Arrow file.
-
-    Args:
-        path: Local Arrow IPC file.
-
-    Returns:
-        Its table.
-    """
-    return pa.ipc.open_file(pa.memory_map(path)).read_all()
+        """Name rows by the ids of their conversations; see `Task`."""
+        return self._train.names(indices)
 
 
 def answer_loss(model: Measure, table: pa.Table, batch_size: int) -> dict[str, float]:
@@ -66,20 +64,40 @@ def answer_loss(model: Measure, table: pa.Table, batch_size: int) -> dict[str, f
 
     Args:
         model: Measures.
-        table: With `input_ids` and `labels_mask`.
+        table: With `input_ids` and `labels_mask`, and `language` where it is known.
         batch_size: Conversations in one pass.
 
     Returns:
-        `loss`, nats per answer token.
+        `loss`, nats per answer token, and `loss/<language>`.
     """
-    sums = torch.zeros(2, dtype=torch.float64)
-    for indices, weights in model.shard.batches(table.num_rows, batch_size):
-        batch = _batch(table, indices)
-        weight = torch.tensor(weights, dtype=torch.float64)
-        sums[0] += (model.measure(batch).double().sum(1) * weight).sum()
-        sums[1] += ((batch.labels != IGNORE).double().sum(1) * weight).sum()
+    return _answer_loss(model, Conversations(table, is_by_length=True), batch_size)
+
+
+def _answer_loss(model: Measure, conversations: Conversations, batch_size: int) -> dict[str, float]:
+    """Sum nats and tokens by language over all rows."""
+    names, groups = _languages(conversations.table)
+    sums = torch.zeros(2, len(names), dtype=torch.float64)
+    for indices, weights in model.shard.batches(len(conversations), batch_size):
+        batch = conversations.batch(indices, groups)
+        counted = (batch.labels != IGNORE).double() * torch.tensor(weights, dtype=torch.float64)[:, None]  # [B, S]
+        group = batch.extras["group"].flatten()
+        sums[0].index_add_(0, group, (model.measure(batch).double() * counted).flatten())
+        sums[1].index_add_(0, group, counted.flatten())
     model.shard.sum(sums)
-    return {"loss": float(sums[0] / sums[1])}
+    figures = {"loss": float(sums[0].sum() / sums[1].sum())}
+    return figures | {f"loss/{name}": float(sums[0, n] / sums[1, n]) for n, name in enumerate(names) if name}
+
+
+def _languages(table: pa.Table) -> tuple[list[str], np.ndarray]:
+    """Number the languages; return their names and each conversation's number."""
+    if "language" not in table.column_names:
+        return [""], np.zeros(table.num_rows, dtype=np.int64)
+    told = table["language"].combine_chunks().dictionary_encode()
+    names = told.dictionary.to_pylist()
+    order = np.argsort(names)  # as everywhere, whichever came first in the file
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[order] = np.arange(len(names))
+    return [names[number] for number in order], rank[told.indices.to_numpy()]
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -93,13 +111,3 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
         [B, S], int64, S the longest's length.
     """
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
-
-
-def _batch(table: pa.Table, indices: Sequence[int]) -> Batch:
-    """Make a micro-batch of some conversations."""
-    rows = table.take(pa.array(list(indices)))
-    input_ids = padded(rows["input_ids"].to_pylist(), 0)
-    counted = padded([[int(is_answer) for is_answer in row] for row in rows["labels_mask"].to_pylist()], 0)
-    labels = input_ids.masked_fill(counted == 0, IGNORE)
-    tokens = sum(len(row) for row in rows["input_ids"].to_pylist())
-    return Batch(input_ids, labels, None, float((labels != IGNORE).sum()), tokens)

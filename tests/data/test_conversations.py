@@ -18,6 +18,12 @@ from qwen_core.data.conversations import BadRecordError, read_records, to_conver
         {"question": "Hi", "answer": "Hello"},
         {
             "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+                {"role": "assistant", "content": [{"type": "text", "value": "Hel"}, "lo"], "loss_weight": 1.0},
+            ]
+        },
+        {
+            "messages": [
                 {"role": "user", "content": "Hi"},
                 {"role": "assistant", "content": "Hello"},
                 {"role": "user", "content": "?"},
@@ -39,12 +45,65 @@ def test_every_format_becomes_the_same_conversation(record):
         ({"messages": "x"}, "unknown_format"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no_assistant_turn"),
         ({"instruction": "x", "output": "  "}, "empty_reply"),
-        ({"conversations": [{"from": "function_call", "value": "{}"}]}, "unsupported_role"),
+        ({"instruction": 3, "output": None}, "empty_reply"),
+        ({"conversations": [{"from": "narrator", "value": "x"}]}, "unsupported_role"),
+        ({"conversations": [{"from": "function_call", "value": "{}"}]}, "broken_tool_call"),
+        ({"conversations": [{"from": "function_call", "value": "{broken"}]}, "broken_tool_call"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": 3}}]}]}, "broken_tool_call"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "3"}}]}]},
+            "broken_tool_call",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "unsupported_content"),
+        ({"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]}, "unsupported_weight"),
+        ({"messages": [{"role": "assistant", "content": "x", "train": False}]}, "nothing_to_learn"),
+        ({"question": "x", "answer": "y", "tools": "{broken"}, "broken_tools"),
+        ({"question": "x", "answer": "y", "tools": {"name": "f"}}, "broken_tools"),
     ],
 )
 def test_unusable_conversation_tells_its_reason(record, reason):
     with pytest.raises(BadRecordError, match=reason):
         to_conversation(record)
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("calls", "answer"),
+    [
+        (
+            [
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "function_call", "value": '{"name": "f", "arguments": "{\\"x\\": 1}"}'},
+            ],
+            {"from": "observation", "value": "3"},
+        ),
+        ([{"from": "tool_call", "value": json.dumps([CALL, CALL["function"]])}], {"from": "tool", "value": "3"}),
+        (
+            [{"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}],
+            {"role": "tool", "content": "3", "tool_call_id": "1"},
+        ),
+    ],
+)
+def test_tool_calls_of_every_format_become_the_same(calls, answer):
+    end = {"role": "assistant", "content": "three"}
+    record = {"conversations": [*calls, answer, end], "tools": '[{"name": "f"}]', "system": "Be brief."}
+    conversation = to_conversation(record)
+    assert conversation.messages == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]},
+        {"role": "tool", "content": "3"},
+        end,
+    ]
+    assert conversation.tools == [{"name": "f"}]
+
+
+def test_earlier_turns_and_weights_are_read():
+    record = {"instruction": "c", "output": "d", "history": [["a", "b"]], "system": "s"}
+    assert [message["content"] for message in to_conversation(record).messages] == ["s", "a", "b", "c", "d"]
+    turns = [{"role": "assistant", "content": "a", "weight": 0}, {"role": "assistant", "content": "b", "weight": 1}]
+    assert [message.get("train", True) for message in to_conversation({"messages": turns}).messages] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Objectives: worked by hand, and independent of how a batch is cut."""
 
-import math
-
 import pyarrow as pa
 import pytest
 import torch
@@ -10,7 +8,7 @@ from qwen_core.data.packed import PackedBatch
 from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch
 from qwen_core.parallel.shard import ALONE, Shard
-from qwen_core.train.dpo import DpoTask, dpo_loss, preference_accuracy
+from qwen_core.train.dpo import preference_accuracy
 from qwen_core.train.pretrain import packed_batch
 from qwen_core.train.sft import SftTask
 
@@ -29,34 +27,6 @@ class OwnId:
 
     def measure(self, batch: Batch) -> torch.Tensor:
         return torch.where(batch.labels == IGNORE, 0, batch.labels).float()
-
-
-class Silent:
-    """A model to which nothing costs anything."""
-
-    shard = ALONE
-
-    def measure(self, batch: Batch) -> torch.Tensor:
-        return torch.zeros(batch.labels.shape)
-
-
-def test_dpo_loss_is_the_one_worked_by_hand():
-    losses = dpo_loss(torch.tensor([0.0, 1.0, -1.0]))
-    assert losses.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-1)), math.log(1 + math.e)], abs=1e-6)
-
-
-def test_dpo_compares_with_the_reference(tmp_path):
-    """Chosen tokens 1 + 2 cost 3 nats, rejected 4 costs 4: a reference that costs nothing gives margin 0.1 * 1."""
-    path = _write(tmp_path / "a.arrow", [{"prompt_ids": [9, 9], "chosen_ids": [1, 2], "rejected_ids": [4]}])
-    task = DpoTask(path, path, reference=Silent(), beta=0.1, sft_weight=0.5, batch_size=2)
-    figures = task.validate(OwnId())
-    assert figures["margin"] == pytest.approx(0.1) and figures["reward_accuracy"] == 1.0
-    assert figures["loss"] == pytest.approx(math.log(1 + math.exp(-0.1)))
-    assert figures["preference_accuracy"] == 1.0  # 1.5 nats a token against 4
-    batch = task.batch([0])
-    objective = task.objective(OwnId().measure(batch), batch)
-    assert float(objective.loss) == pytest.approx(math.log(1 + math.exp(-0.1)) + 0.5 * 3 / 2)
-    assert batch.count == 1
 
 
 def test_preference_is_judged_per_token_so_that_length_decides_nothing():

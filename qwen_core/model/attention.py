@@ -1,0 +1,237 @@
+"""Grouped-query attention over packed documents.
+
+    x [B, S, E] ─▶ q, k, v ─▶ (norm of each head) ─▶ rotate ─▶ attend ─▶ o_proj ─▶ [B, S, E]
+
+`Structure` says who sees whom; it is made once for a batch and shared by all layers. Documents packed into one
+sequence never see each other, and what `attend` does about it depends on the device:
+
+    CPU                 each document by itself through SDPA's causal kernel: no mask, no work between documents
+    CUDA, bf16 or fp16  `torch.nn.attention.varlen`: one launch over all documents
+    CUDA, otherwise     `flex_attention` with a block mask, compiled
+
+Legend: B batch, S sequence, T keys (cached and new), H heads, K key/value heads, D head dim, E hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor, nn
+
+from qwen_core.model.cache import KeyValueCache
+from qwen_core.model.config import ModelConfig
+from qwen_core.model.norm import RMSNorm
+from qwen_core.model.rotary import Rotary, rotate
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which keys each query may look at; without any field, all before it in its row.
+
+    Attributes:
+        lengths: Tokens of each document, over the batch's rows laid end to end; no document spans two rows.
+        cu_seqlens: [documents + 1], int32: where each document begins on that line, and its end.
+        max_length: Longest document.
+        block_mask: flex_attention's.
+        mask: [B, 1, S, T], boolean, true where a query may look.
+    """
+
+    lengths: tuple[int, ...] | None = None
+    cu_seqlens: Tensor | None = None
+    max_length: int = 0
+    block_mask: Any = None
+    mask: Tensor | None = None
+
+
+CAUSAL = Structure()
+"""One document a row."""
+
+
+class Attention(nn.Module):
+    """Grouped-query attention; Qwen2 has a bias on its inputs, Qwen3 a norm on each head's queries and keys.
+
+    Heads are counted from what the projections give, so that they may be replaced by ones that hold a share.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim, self.has_qk_norm = layer, config.head_dim, config.has_qk_norm
+        query_size = config.num_attention_heads * config.head_dim
+        key_size = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.has_qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.has_qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.has_qkv_bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+        if self.has_qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, rotary: Rotary, structure: Structure, cache: KeyValueCache | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            x: [B, S, E].
+            rotary: Cosines and sines, each [B, S, 1, D].
+            structure: Who sees whom.
+            cache: Extended in place where given.
+
+        Returns:
+            [B, S, E].
+        """
+        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        query = query.view(*query.shape[:2], -1, self.head_dim)  # [B, S, H, D]
+        key = key.view(*key.shape[:2], -1, self.head_dim)  # [B, S, K, D]
+        value = value.view(*value.shape[:2], -1, self.head_dim)  # [B, S, K, D]
+        if self.has_qk_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotate(query, rotary), rotate(key, rotary)
+        if cache is not None:
+            key, value = cache.extend(self.layer, key, value)  # [B, T, K, D]
+        return self.o_proj(attend(query, key, value, structure).flatten(2))  # type: ignore[no-any-return]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, structure: Structure) -> Tensor:
+    """Mix values by softmax of queries times keys, scaled by 1/sqrt(D), as far as the structure allows.
+
+    Args:
+        query: [B, S, H, D].
+        key: [B, T, K, D]; K divides H.
+        value: [B, T, K, D].
+        structure: Who sees whom.
+
+    Returns:
+        [B, S, H, D].
+    """
+    if structure.cu_seqlens is not None:
+        return _attend_varlen(query, key, value, structure)
+    if structure.lengths is not None:
+        return _attend_each(query, key, value, structure.lengths)
+    if structure.block_mask is not None:
+        return _attend_flex(query, key, value, structure.block_mask)
+    return _sdpa(query, key, value, structure.mask)
+
+
+def document_structure(segment_ids: Tensor, dtype: torch.dtype) -> Structure:
+    """Keep packed documents apart.
+
+    Measured on one CPU core, fp32, 2 x 2,048 tokens of 8 heads, forward and backward: a mask 860 ms whatever the
+    documents; each by itself 303, 124, 40 ms for 2, 8, 32 documents a row; even at 8 tokens a document it is the
+    faster of the two.
+
+    Args:
+        segment_ids: [B, S]; a document is a run of one number. Padding is a document like any other.
+        dtype: Of queries and keys.
+
+    Returns:
+        The fastest structure for the device.
+    """
+    starts = document_starts(segment_ids)
+    if segment_ids.device.type == "cuda":
+        return _cuda_structure(starts, dtype)
+    if torch.compiler.is_compiling() or starts.is_meta:
+        return Structure(mask=document_mask(starts))
+    begins = starts.flatten().nonzero().flatten().tolist()
+    ends = [*begins[1:], starts.numel()]
+    lengths = tuple(end - begin for begin, end in zip(begins, ends, strict=True))
+    return CAUSAL if len(lengths) == len(segment_ids) else Structure(lengths=lengths)
+
+
+def document_starts(segment_ids: Tensor) -> Tensor:
+    """Mark each document's first token, [B, S], boolean."""
+    return F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+
+
+def document_mask(starts: Tensor) -> Tensor:
+    """Make the plain block-diagonal causal mask [B, 1, S, S] from marks of first tokens [B, S]."""
+    document = starts.cumsum(1)
+    index = torch.arange(starts.shape[1], device=starts.device)
+    return (document[:, None, :, None] == document[:, None, None, :]) & (index[None, :] <= index[:, None])
+
+
+def _cuda_structure(starts: Tensor, dtype: torch.dtype) -> Structure:
+    """Lay the documents out for varlen attention, or for flex attention in fp32."""
+    batch, length = starts.shape
+    if dtype in (torch.bfloat16, torch.float16) and _varlen_attn() is not None:
+        begins = starts.flatten().nonzero().flatten()  # waits for the device: once for a batch
+        if len(begins) == batch:
+            return CAUSAL
+        cu_seqlens = F.pad(begins, (0, 1), value=starts.numel()).to(torch.int32)
+        return Structure(cu_seqlens=cu_seqlens, max_length=length)
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    document = starts.cumsum(1)
+
+    def is_seen(b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (document[b, q] == document[b, k])
+
+    return Structure(block_mask=create_block_mask(is_seen, batch, None, length, length, device=str(starts.device)))
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attend through SDPA: causal, or as the mask [B, 1, S, T] says."""
+    out = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None and query.shape[1] > 1,
+        enable_gqa=query.shape[2] != key.shape[2],
+    )
+    return out.transpose(1, 2)
+
+
+def _attend_each(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Attend in each document by itself; split and cat have one backward node each, slices would have many."""
+    parts = zip(*(x.flatten(0, 1)[None].split(lengths, 1) for x in (query, key, value)), strict=True)
+    return torch.cat([_sdpa(*part, mask=None) for part in parts], 1).view(query.shape)
+
+
+def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, structure: Structure) -> Tensor:
+    """Attend in all documents by one launch of the flash kernel; a window of (-1, 0) means causal."""
+    varlen_attn = _varlen_attn()
+    assert varlen_attn is not None and structure.cu_seqlens is not None
+    out = varlen_attn(
+        query.flatten(0, 1),
+        key.flatten(0, 1),
+        value.flatten(0, 1),
+        structure.cu_seqlens,
+        structure.cu_seqlens,
+        structure.max_length,
+        structure.max_length,
+        window_size=(-1, 0),
+        enable_gqa=query.shape[2] != key.shape[2],
+    )
+    return out.view(query.shape)  # type: ignore[no-any-return]
+
+
+def _attend_flex(query: Tensor, key: Tensor, value: Tensor, block_mask: Any) -> Tensor:
+    """Attend by a kernel that is compiled for the mask's blocks."""
+    out = _compiled_flex()(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        block_mask=block_mask,
+        enable_gqa=query.shape[2] != key.shape[2],
+    )
+    return out.transpose(1, 2)  # type: ignore[no-any-return]
+
+
+@cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)
+
+
+@cache
+def _varlen_attn() -> Any:
+    """Find varlen attention, which torch has since 2.10; `None` before."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else None

@@ -1,0 +1,182 @@
+"""What each worker of a training stage does, once Ray Train has started it.
+
+task, model ─▶ engine ─▶ resume from the last checkpoint ─▶ loop ─▶ rank 0: model folder, history
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray.train
+import torch
+
+from qwen_core import progress
+from qwen_core.artifacts import upload
+from qwen_core.model import ModelConfig, save_pretrained
+from qwen_core.model.size import flops_per_token
+from qwen_core.parallel.engine import Engine
+from qwen_core.train.checkpoint import Checkpoints, report_to_ray
+from qwen_core.train.distributed import rank, share_object, world_size
+from qwen_core.train.engines import make_engine
+from qwen_core.train.guards import DivergedError
+from qwen_core.train.loop import Loop
+from qwen_core.train.meter import Meter, peak_flops
+from qwen_core.train.signals import Signals
+
+if TYPE_CHECKING:
+    from qwen_core.train.launch import Plan
+
+DIVERGED = "diverged"
+"""Name under which the last report tells why training went astray."""
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def work(plan: Plan, started: float) -> None:
+    """Train, from where an earlier attempt stopped, and leave the model; every worker calls.
+
+    Args:
+        plan: What to do.
+        started: When the driver asked for workers, Unix time.
+    """
+    # DeepSpeed calls torch's collectives by names that torch has begun to rename: a line at each step otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    torch.set_num_threads(plan.parallel.threads_per_worker)
+    torch.manual_seed(plan.seed)
+    _say(plan, started, "the workers are up, the model is built")
+    model = plan.make_model()
+    task = plan.make_task(model)
+    config = model.config
+    _say(plan, started, "model and data are there, the engine starts")
+    engine = make_engine(model, plan.settings, plan.parallel)
+    del model
+    keeper = _Keeper(plan, config)
+    meter = Meter(sequences=len(task), devices=plan.parallel.num_workers, **_peak(plan, config, engine))
+    signals = Signals(
+        plan.stage,
+        plan.settings.guards,
+        meter,
+        run=plan.run,
+        state_uri=plan.state_uri,
+        alerts=plan.alerts,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    with signals:
+        loop = Loop(engine, task, plan.settings, plan.seed, meter, signals, keeper, _logger(plan, signals))
+        state = keeper.restore(engine)
+        _say(plan, started, "the engine is up, the first step begins")
+        diverged = _run(loop, loop.restore(state) if state else 0)
+        keeper.finish()
+        if diverged:
+            # No error here: Ray Train would start the workers anew, and they would do the same again
+            ray.train.report({DIVERGED: diverged})
+            return
+        if plan.settings.use_best_checkpoint:
+            keeper.restore_best(engine)
+        _finish(plan, config, loop)
+
+
+def _run(loop: Loop, first_step: int) -> str:
+    """Train; return why it went astray, on all workers alike, or nothing."""
+    try:
+        loop.run(first_step)
+    except DivergedError as error:
+        return str(error)
+    return ""
+
+
+def _say(plan: Plan, started: float, text: str) -> None:
+    """Tell how far the start has come."""
+    if rank() == 0:
+        print(f"[{plan.stage}] {time.time() - started:.1f} s: {text}", flush=True)
+
+
+def _peak(plan: Plan, config: ModelConfig, engine: Engine) -> dict[str, float | None]:
+    """Tell what the model needs for a token and what a device could do."""
+    if engine.device.type != "cuda":
+        return {}
+    told = plan.settings.guards.peak_flops
+    peak = told or peak_flops(torch.cuda.get_device_name(engine.device), plan.settings.precision)
+    return {"flops_per_token": flops_per_token(config, config.max_position_embeddings), "peak_flops": peak}
+
+
+def _logger(plan: Plan, signals: Signals) -> Callable[[dict[str, float], int], None]:
+    """Return what takes the loop's figures: on rank 0 the run's log and a line of progress."""
+    shown = {"loss": "train/loss", "validation_loss": "validation/loss", "tokens_per_second": "train/tokens_per_second"}
+
+    def log(figures: dict[str, float], step: int) -> None:
+        signals.log(figures, step)
+        if rank() == 0:
+            told = {name: figures[key] for name, key in shown.items() if key in figures}
+            progress.report(plan.stage, step, plan.settings.max_steps, "steps", **told)
+
+    return log
+
+
+class _Keeper(Checkpoints):
+    """The checkpoints of a stage's run."""
+
+    def __init__(self, plan: Plan, config: ModelConfig) -> None:
+        settings, parallel = plan.settings, plan.parallel
+        spread = ("zero_stage", "tensor", "pipeline", "expert", "offload_optimizer", "offload_parameters")
+        super().__init__(
+            f"{plan.state_uri}/checkpoints",
+            identity={"model": dataclasses.asdict(config), **plan.identity},
+            plan={name: getattr(parallel, name) for name in spread}
+            | {"precision": settings.precision, "optimizer": settings.optimizer},
+            every_steps=settings.checkpoint_every_steps,
+            every_seconds=settings.checkpoint_every_seconds,
+            keep_last=settings.keep_checkpoints,
+            keep_best=settings.use_best_checkpoint,
+            report=report_to_ray,
+        )
+
+    def steps(self) -> Sequence[int]:
+        """List the steps of complete checkpoints; see `loop.Keeper`."""
+        self.finish()
+        steps: list[int] = share_object([one.step for one in self.root.find() if one.manifest])
+        return steps
+
+    def go_back(self, engine: Engine, step: int) -> dict[str, Any]:
+        """Restore a step's checkpoint and forget later ones, whose place the new course takes; see `loop.Keeper`."""
+        if rank() == 0:
+            for one in self.root.find():
+                if one.step > step:
+                    self.root.delete(one.name)
+        share_object(None)  # nobody reads before the deleting is done
+        state = self.restore(engine)
+        assert state is not None
+        return state
+
+
+def _lay_tokenizer(plan: Plan, model_max_length: int, target: Path) -> None:
+    """Copy the tokenizer's files beside the weights, and tell in them how long a sequence the model takes."""
+    for file in _TOKENIZER_FILES:
+        source = Path(plan.tokenizer_folder) / file
+        if source.is_file():
+            (target / file).write_bytes(source.read_bytes())
+    told = target / "tokenizer_config.json"
+    if told.is_file():
+        config = json.loads(told.read_text(encoding="utf-8")) | {"model_max_length": model_max_length}
+        told.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _finish(plan: Plan, model_config: ModelConfig, loop: Loop) -> None:
+    """Write the model folder and the history; the weights are gathered by all, written by rank 0."""
+    state = dict(loop.engine.parameters())
+    if rank() != 0:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_pretrained(model_config, state, folder / "model", plan.eos_token_id, plan.pad_token_id)
+        _lay_tokenizer(plan, model_config.max_position_embeddings, folder / "model")
+        lines = "".join(json.dumps(event) + "\n" for event in loop.history)
+        (folder / "history.jsonl").write_text(lines, encoding="utf-8")
+        upload(name, plan.output_uri)

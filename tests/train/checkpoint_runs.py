@@ -1,0 +1,70 @@
+"""What the workers of the checkpoint tests do: functions that `spread` can call by name."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.parallel.tiny import OPTIM, criterion, make_batches, share, tiny_config, tiny_model
+
+IDENTITY = {"model": {"hidden_size": 32, "vocab_size": 64}, "data": "d1", "tokenizer": "t1"}
+
+
+def make(plan: dict[str, Any]) -> Any:
+    """Build the engine of a plan: `zero` is a stage, otherwise `pipeline` and `tensor`."""
+    from deepspeed.utils import groups
+
+    groups.mpu = None  # DeepSpeed remembers the pipeline that this process had before
+    plan = dict(plan)
+    precision, optimiser = plan.pop("precision", "fp32"), plan.pop("optimizer", "adamw")
+    config = tiny_config(tie_word_embeddings=plan.pop("tied", False))
+    model, optim = tiny_model(config), replace(OPTIM, name=optimiser)
+    if "zero" in plan:
+        from qwen_core.parallel.zero import Zero, ZeroEngine
+
+        zero = Zero(stage=plan["zero"], persist_numbers=plan.get("persist_numbers", 100))
+        return ZeroEngine(model, zero=zero, precision=precision, optim=optim, use_gpu=False)
+    from qwen_core.parallel.pipe_engine import PipeEngine
+
+    weights = {name: weight.detach() for name, weight in model.state_dict().items()}
+    return PipeEngine(config, weights.__getitem__, optim=optim, precision=precision, micro_batch_size=2, **plan)
+
+
+def step(engine: Any, number: int) -> float:
+    """Take one step; its rate, its loss and what is drawn at random depend on what came before."""
+    mine = share(make_batches(number), engine.shard.rank, engine.shard.size)
+    torch.rand(1), np.random.rand(), random.random()
+    return float(engine.step(mine, criterion, rate=1.0 - 0.1 * number).loss)
+
+
+def run(
+    plan: dict[str, Any], uri: str, first: int, last: int, save_at: tuple[int, ...], **settings: Any
+) -> dict[str, Any]:
+    """Restore where there is something to restore, train some steps, save where told."""
+    from qwen_core.train.checkpoint import Checkpoints
+
+    engine = make(plan)
+    keeper = Checkpoints(uri, identity=IDENTITY, plan=plan, every_steps=10**9, **settings)
+    state = keeper.restore(engine)
+    begun = state["step"] if state else first
+    losses = list(state["losses"]) if state else []
+    for number in range(begun, last):
+        losses.append(step(engine, number))
+        if number + 1 in save_at:
+            keeper.save(engine, number + 1, {"losses": losses}, validation_loss=losses[-1])
+    keeper.finish()
+    drawn = [float(torch.rand(1)), float(np.random.rand()), random.random()]
+    return {"begun": begun, "losses": losses, "drawn": drawn, "weights": dict(engine.parameters())}
+
+
+def run_plans(plans: list[tuple[dict[str, Any], str, int, int, tuple[int, ...]]]) -> list[dict[str, Any]]:
+    """Run several in turn."""
+    outcomes = []
+    for number, plan in enumerate(plans):
+        random.seed(number), np.random.seed(number), torch.manual_seed(number)
+        outcomes.append(run(*plan))
+    return outcomes

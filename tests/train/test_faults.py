@@ -1,0 +1,81 @@
+"""Workers and drivers are killed with signal 9; the same command goes on to the very same losses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.train.fault_driver import STEPS
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+ROOT = Path(__file__).parents[2]
+CLOCKS = ("seconds", "tokens_per_second", "per_second", "mfu", "memory")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray of its own that outlives the drivers."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def start(cluster, folder, *victims):
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"RAY_ADDRESS": cluster, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.train.fault_driver", str(folder), *victims],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def finish(driver, folder):
+    assert driver.wait(300) == 0, (folder / "log").read_text()[-4000:]
+
+
+def history(folder):
+    """Everything that was logged, but for what clocks say."""
+    lines = (folder / "output" / "history.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if not any(word in name for word in CLOCKS)}
+        for line in lines
+    ]
+
+
+def wait_for(condition, driver):
+    """Wait until something is so while a driver runs."""
+    end = time.monotonic() + 300
+    while not condition():
+        assert driver.poll() is None and time.monotonic() < end, "the driver ended before it could be killed"
+        time.sleep(0.05)
+
+
+def test_losses_are_bit_equal_after_workers_and_the_driver_were_killed(cluster, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(cluster, whole), whole)
+    driver = start(cluster, killed, "1:11", "0:8")
+    committed = killed / "state" / "checkpoints"
+    wait_for(lambda: (killed / "killed-0-8").exists() and list(committed.glob("step-0000001*/manifest.json")), driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not (killed / "output").exists()
+    finish(start(cluster, killed, "1:11", "0:8"), killed)
+    told = (killed / "log").read_text()
+    assert told.count("resumed at step") >= 2, told[-4000:]
+    expected, got = history(whole), history(killed)
+    assert [event["step"] for event in expected if "train/loss" in event] == list(range(1, STEPS + 1))
+    assert len([event for event in expected if "validation/loss" in event]) == 5
+    assert got == expected
+    assert (killed / "output/model/model.safetensors").read_bytes() == (
+        whole / "output/model/model.safetensors"
+    ).read_bytes()
