@@ -66,8 +66,8 @@ def doctor(
         from qwen_core.tracking.doctor.report import check_up, print_checkup, to_json
     except ImportError as fault:
         raise MissingDependencyError(f"{fault.name} is not installed: pip install 'qwen-core[train]'") from fault
-    runs = read_runs(target, tracking_uri or _platform(home))
-    _check_names(chosen, [set(run.curves) for run in runs])
+    runs = read_runs(target, tracking_uri or _platform(home), chosen.values())
+    _check_names(chosen, [set(run.curves) for run in runs], [set(run.others) for run in runs])
     checkups = [check_up(run, chosen) for run in runs]
     language = lang or _language()
     if as_json:
@@ -96,10 +96,10 @@ def _chosen(metrics: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _check_names(chosen: Mapping[str, str], known: Sequence[set[str]]) -> None:
+def _check_names(chosen: Mapping[str, str], known: Sequence[set[str]], others: Sequence[set[str]]) -> None:
     for name in chosen.values():
         if not any(name in names for names in known):
-            listed = ", ".join(sorted(set().union(*known))[:30])
+            listed = ", ".join([*sorted(set().union(*known)), *sorted(set().union(*others))][:30])
             raise InputError(f"the run has no metric '{name}'. It has: {listed}")
 
 

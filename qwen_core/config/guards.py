@@ -16,19 +16,19 @@ class Guards(Section):
         "skip", description="skip drops a batch whose loss is a spike; warn trains on it and only tells."
     )
     spike_score: float = Field(
-        6.0, gt=0, description="A loss so many robust standard deviations above the median of the window is a spike."
+        6.0, gt=0, description="A loss so many robust deviations above the newest ones, in logarithms, is a spike."
     )
     spike_rise_ratio: float = Field(
-        0.1, ge=0, description="A spike also stands at least this share of the median above it."
+        0.1, ge=0, description="A spike also stands at least this share of the newest losses above them."
     )
-    window_steps: int = Field(128, ge=8, description="Good steps that medians are taken over.")
+    window_steps: int = Field(128, ge=8, description="Good steps whose scatter is measured.")
     grace_steps: int = Field(100, ge=0, description="First steps of a run, in which nothing is called a spike.")
     grad_norm_score: float = Field(
         6.0,
         gt=0,
-        description="A gradient norm so many robust deviations above its median, in logarithms, is an outlier.",
+        description="A gradient norm so many robust deviations above the newest ones, in logarithms, is an outlier.",
     )
-    grad_norm_ratio: float = Field(3.0, ge=1, description="An outlier is also so many times the median.")
+    grad_norm_ratio: float = Field(3.0, ge=1, description="An outlier is also so many times the newest ones.")
     skip_grad_norm_outliers: bool = Field(
         False, description="Drop the batch, where the engine knows the norm before the weights change."
     )

@@ -105,6 +105,15 @@ class Model(Section):
         return self
 
     @model_validator(mode="after")
+    def _mup_has_a_head_of_its_own(self) -> Self:
+        if self.init == "mup" and self.tie_word_embeddings:
+            raise ValueError(
+                "init 'mup' scales the head with the width and the embedding not, so they cannot be one: "
+                "set tie_word_embeddings to false, or choose another init"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _positions_reach(self) -> Self:
         scaling = self.rope_scaling
         if scaling and self.max_position_embeddings > scaling.factor * scaling.original_max_position_embeddings:

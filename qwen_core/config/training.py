@@ -76,4 +76,10 @@ class Optimiser(Section):
 
 
 class Pretrain(Optimiser):
-    """Pretraining from scratch."""
+    """Pretraining from scratch, or from weights that exist."""
+
+    init_from: str | None = Field(
+        None,
+        description="Weights to start from, and their architecture: a folder, a run key, a manifest's URI, or "
+        "models:/NAME@ALIAS; tokenizer.import_path must name their tokenizer.",
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from qwen_core.artifacts import Outcome
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.reference import judged_pairs
-from qwen_core.jobs.training import model_of, run_training
+from qwen_core.jobs.training import check_rendered, run_training, start_of
 from qwen_core.model import CausalLM
 from qwen_core.train.dpo import DpoTask
 
@@ -24,9 +24,10 @@ def run(context: Context) -> Outcome:
     Returns:
         The outcome, with the held-out preference accuracy before and after.
     """
-    base, section = context.inputs["sft"], context.section
+    base, data, section = context.inputs["sft"], context.inputs["preference"], context.section
+    check_rendered(base, data, "preference")
     connect_ray()
-    pairs = judged_pairs(context, base, context.inputs["preference"])
+    pairs = judged_pairs(context, base, data)
 
     def make_task(_: CausalLM) -> DpoTask:
         return DpoTask(
@@ -39,4 +40,4 @@ def run(context: Context) -> Outcome:
             batch_size=section.micro_batch_size,
         )
 
-    return run_training(context, lambda: model_of(base), make_task, base.path("model"))
+    return run_training(context, start_of(base), make_task, base.path("model"))

@@ -6,26 +6,22 @@ model folder ─▶ tensors, one at a time ─▶ dtype ─▶ shards of at most
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from qwen_core.errors import InputError
 from qwen_core.jobs.folders import ModelFolder, open_folder
 from qwen_core.jobs.found import FoundModel
+from qwen_core.model import load_state, save_pretrained
+from qwen_core.model.huggingface import read_special_ids
 from qwen_core.tokenizer import load_tokenizer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_INDEX = "model.safetensors.index.json"
 
 
 def export_model(found: FoundModel, output: str, dtype: str | None = None, max_shard_size: str = "5GB") -> list[Path]:
@@ -49,9 +45,18 @@ def export_model(found: FoundModel, output: str, dtype: str | None = None, max_s
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is not empty: an export never mixes with other files. Name another folder")
     model = open_folder(found.folder)
-    target.mkdir(parents=True, exist_ok=True)
-    _write_weights(model, target, DTYPES[dtype] if dtype else None, limit)
-    _write_configs(model, target, dtype)
+    ids = read_special_ids(model.place)
+    save_pretrained(
+        model.config,
+        load_state(model.place),
+        target,
+        ids.eos or None,
+        ids.pad,
+        bos_token_id=ids.bos,
+        dtype=DTYPES[dtype] if dtype else None,
+        max_shard_bytes=limit,
+    )
+    _lay_beside(model, target)
     (target / "README.md").write_text(_card(found, model, target), encoding="utf-8")
     return sorted(target.iterdir())
 
@@ -74,51 +79,8 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def _write_weights(model: ModelFolder, target: Path, dtype: torch.dtype | None, limit: int) -> None:
-    """Write the tensors in shards; one shard is in memory at a time."""
-    names = []
-    for number, shard in enumerate(_shards(model, dtype, limit)):
-        name = f"model-{number + 1:05d}.safetensors"
-        save_file(shard, target / name, metadata={"format": "pt"})
-        names.append((name, {tensor: _bytes(value) for tensor, value in shard.items()}))
-    if len(names) == 1:
-        (target / names[0][0]).rename(target / "model.safetensors")
-        return
-    weight_map: dict[str, str] = {}
-    for number, (name, sizes) in enumerate(names):
-        final = f"model-{number + 1:05d}-of-{len(names):05d}.safetensors"
-        (target / name).rename(target / final)
-        weight_map |= dict.fromkeys(sizes, final)
-    total = sum(sum(sizes.values()) for _, sizes in names)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _shards(model: ModelFolder, dtype: torch.dtype | None, limit: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Read all tensors in the order of their files, and give them in lots of at most so many bytes."""
-    shard: dict[str, torch.Tensor] = {}
-    size = 0
-    for file in dict.fromkeys(tensor.file for tensor in model.tensors.values()):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no mapping
-                if name not in model.tensors or (name == "lm_head.weight" and model.config.tie_word_embeddings):
-                    continue
-                tensor = opened.get_tensor(name)
-                tensor = tensor.to(dtype) if dtype is not None else tensor
-                if shard and size + _bytes(tensor) > limit:
-                    yield shard
-                    shard, size = {}, 0
-                shard[name] = tensor
-                size += _bytes(tensor)
-    yield shard
-
-
-def _write_configs(model: ModelFolder, target: Path, dtype: str | None) -> None:
-    """Lay the configs and the tokenizer beside the weights."""
-    config: dict[str, Any] = json.loads((model.place / "config.json").read_text(encoding="utf-8"))
-    if dtype is not None:
-        config |= dict.fromkeys(("dtype", "torch_dtype"), str(DTYPES[dtype]).removeprefix("torch."))
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+def _lay_beside(model: ModelFolder, target: Path) -> None:
+    """Copy the tokenizer, and how the model likes to generate."""
     for name in ("generation_config.json", *_TOKENIZER_FILES):
         if (model.place / name).is_file():
             shutil.copyfile(model.place / name, target / name)
@@ -147,10 +109,6 @@ def _card(found: FoundModel, model: ModelFolder, target: Path) -> str:
 
 def _told(metrics: dict[str, float]) -> list[str]:
     return [name for name in sorted(metrics) if name.startswith("last_")]
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 _CARD = """---

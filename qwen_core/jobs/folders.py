@@ -240,7 +240,7 @@ def _header(file: Path) -> dict[str, Tensor]:
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(_LENGTH_BYTES)
-        length = struct.unpack("<Q", start)[0] if len(start) == _LENGTH_BYTES else size
+        length = struct.unpack("<Q", start)[0] if len(start) == _LENGTH_BYTES else size + 1
         if length > min(size, _MAX_HEADER_BYTES):
             raise ArtifactError(f"{file} is no safetensors file, or cut off: it has {size} bytes. Copy it again")
         text = opened.read(length)

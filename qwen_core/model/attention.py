@@ -5,7 +5,8 @@
 `Structure` says who sees whom; it is made once for a batch and shared by all layers. Documents packed into one
 sequence never see each other, and what `attend` does about it depends on the device:
 
-    CPU                 each document by itself through SDPA's causal kernel: no mask, no work between documents
+    CPU                 each document by itself through SDPA's causal kernel: no mask, no work between documents;
+                        in compiled layers behind an operator that the compiler does not look into
     CUDA, bf16 or fp16  `torch.nn.attention.varlen`: one launch over all documents
     CUDA, otherwise     `flex_attention` with a block mask, compiled
 
@@ -34,7 +35,8 @@ class Structure:
 
     Attributes:
         lengths: Tokens of each document, over the batch's rows laid end to end; no document spans two rows.
-        cu_seqlens: [documents + 1], int32: where each document begins on that line, and its end.
+        cu_seqlens: [documents + 1], int32: where each document begins on that line, and its end; on a CPU the end is
+            repeated, so that the size is the same for all batches.
         max_length: Longest document.
         block_mask: flex_attention's.
         mask: [B, 1, S, T], boolean, true where a query may look.
@@ -49,6 +51,10 @@ class Structure:
 
 CAUSAL = Structure()
 """One document a row."""
+
+# The CPU's flash kernel is slower in bf16 than in fp32 where sequences are short: 1,024 tokens forward and backward
+# 66 ms against 37 with casts at 128 tokens a document, equal at 512, and 300 against 327 at 1,024.
+_FP32_BELOW_TOKENS = 512
 
 
 class Attention(nn.Module):
@@ -106,6 +112,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, structure: Structure) -> T
     Returns:
         [B, S, H, D].
     """
+    if structure.cu_seqlens is not None and query.device.type == "cpu":
+        return _attend_bounds(query, key, value, structure.cu_seqlens)
     if structure.cu_seqlens is not None:
         return _attend_varlen(query, key, value, structure)
     if structure.lengths is not None:
@@ -115,7 +123,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, structure: Structure) -> T
     return _sdpa(query, key, value, structure.mask)
 
 
-def document_structure(segment_ids: Tensor, dtype: torch.dtype) -> Structure:
+def document_structure(segment_ids: Tensor, dtype: torch.dtype, is_compiled: bool = False) -> Structure:
     """Keep packed documents apart.
 
     Measured on one CPU core, fp32, 2 x 2,048 tokens of 8 heads, forward and backward: a mask 860 ms whatever the
@@ -125,6 +133,8 @@ def document_structure(segment_ids: Tensor, dtype: torch.dtype) -> Structure:
     Args:
         segment_ids: [B, S]; a document is a run of one number. Padding is a document like any other.
         dtype: Of queries and keys.
+        is_compiled: Whether the layers are compiled: on a CPU the documents' lengths then travel as a tensor, for as
+            numbers they would make each batch a program of its own.
 
     Returns:
         The fastest structure for the device.
@@ -134,6 +144,10 @@ def document_structure(segment_ids: Tensor, dtype: torch.dtype) -> Structure:
         return _cuda_structure(starts, dtype)
     if torch.compiler.is_compiling() or starts.is_meta:
         return Structure(mask=document_mask(starts))
+    if is_compiled:
+        begins = starts.flatten().nonzero().flatten()
+        room = starts.numel() + 1 - len(begins)
+        return Structure(cu_seqlens=F.pad(begins, (0, room), value=starts.numel()).to(torch.int32))
     begins = starts.flatten().nonzero().flatten().tolist()
     ends = [*begins[1:], starts.numel()]
     lengths = tuple(end - begin for begin, end in zip(begins, ends, strict=True))
@@ -186,8 +200,68 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Ten
 
 def _attend_each(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Attend in each document by itself; split and cat have one backward node each, slices would have many."""
-    parts = zip(*(x.flatten(0, 1)[None].split(lengths, 1) for x in (query, key, value)), strict=True)
-    return torch.cat([_sdpa(*part, mask=None) for part in parts], 1).view(query.shape)
+    dtype = query.dtype
+    if dtype != torch.float32 and sum(lengths) < _FP32_BELOW_TOKENS * len(lengths):
+        query, key, value = query.float(), key.float(), value.float()
+    parts = zip(*(torch.split(x.flatten(0, 1)[None], list(lengths), 1) for x in (query, key, value)), strict=True)
+    return torch.cat([_sdpa(q, k, v, None) for q, k, v in parts], 1).view(query.shape).to(dtype)
+
+
+@torch.library.custom_op("qwen_core::attend_bounds", mutates_args=())
+def _attend_bounds(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor) -> Tensor:
+    """Attend in each document by itself, between the bounds of a CPU tensor."""
+    return _attend_each(query, key, value, _lengths(bounds)).contiguous()
+
+
+@_attend_bounds.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor) -> Tensor:
+    return query.new_empty(query.shape)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _attend_bounds_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Attend once more, for the forward kernel takes a fifth of the backward one's time, and go back."""
+    *inputs, bounds = ctx.saved_tensors
+    return (*_attend_bounds_grads(grad, *inputs, bounds), None)
+
+
+@torch.library.custom_op("qwen_core::attend_bounds_grads", mutates_args=())
+def _attend_bounds_grads(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bounds: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the gradients of query, key and value; below autograd, so by the kernels' own names."""
+    group, lengths = query.shape[2] // key.shape[2], list(_lengths(bounds))
+    wide = [query, key.repeat_interleave(group, 2), value.repeat_interleave(group, 2), grad]
+    parts = zip(*(torch.split(x.flatten(0, 1)[None].float().transpose(1, 2), lengths, 2) for x in wide), strict=True)
+    grads = [_flash_grads(*part) for part in parts]
+    grad_query, *rest = (torch.cat(one, 2).transpose(1, 2) for one in zip(*grads, strict=True))
+    grad_key, grad_value = (x.reshape(*key.shape[:3], group, -1).sum(3).to(key.dtype) for x in rest)
+    grad_query = grad_query.reshape(query.shape).to(query.dtype)
+    return grad_query.contiguous(), grad_key.contiguous(), grad_value.contiguous()
+
+
+def _flash_grads(query: Tensor, key: Tensor, value: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Go through one document, all [1, H, S, D], forward and backward."""
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    out, logsumexp = flash(query, key, value, 0.0, True)
+    return back(grad, query, key, value, out, logsumexp, 0.0, True)  # type: ignore[no-any-return]
+
+
+@_attend_bounds_grads.register_fake
+def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+_attend_bounds.register_autograd(_attend_bounds_backward, setup_context=_keep_inputs)
+
+
+def _lengths(bounds: Tensor) -> tuple[int, ...]:
+    """Measure the documents between bounds whose last one is repeated."""
+    return tuple(length for length in bounds.diff().tolist() if length)
 
 
 def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, structure: Structure) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from qwen_core.errors import RecipeError
-from qwen_core.model.attention import CAUSAL, Attention, Structure, document_mask, document_starts, document_structure
+from qwen_core.model.attention import CAUSAL, Attention, Structure, document_starts, document_structure
 from qwen_core.model.cache import KeyValueCache
 from qwen_core.model.config import ModelConfig
 from qwen_core.model.loss import IGNORE, LMHead, counted_rows, token_losses
@@ -65,8 +65,7 @@ def shared_inputs(
             `None` means one document a row.
         dtype: Of the hidden states.
         device: Where the layers are.
-        is_compiled: Whether layers are compiled: on a CPU they then take a mask, for with documents one by one they
-            would be compiled anew for each batch.
+        is_compiled: Whether layers are compiled; see `document_structure`.
 
     Returns:
         Positions turned into angles, and the structure.
@@ -76,10 +75,7 @@ def shared_inputs(
         return Shared(rotary_angles(index[None], config, dtype), CAUSAL)
     starts = document_starts(segment_ids)
     begins = torch.where(starts, index, 0).cummax(1).values  # [B, S], where each token's document begins
-    if is_compiled and segment_ids.device.type == "cpu":
-        structure = Structure(mask=document_mask(starts))
-    else:
-        structure = document_structure(segment_ids, dtype)
+    structure = document_structure(segment_ids, dtype, is_compiled)
     counted = segment_ids >= 0 if config.num_experts else None
     return Shared(rotary_angles(index - begins, config, dtype), structure, counted)
 

@@ -75,7 +75,10 @@ def counted_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def token_losses(
-    hidden: Tensor, labels: Tensor, head: Callable[[Tensor, Tensor], Tensor], counted: tuple[Tensor, Tensor] | None = None
+    hidden: Tensor,
+    labels: Tensor,
+    head: Callable[[Tensor, Tensor], Tensor],
+    counted: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Compute each token's loss.
 
@@ -107,7 +110,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, has_ro
         Losses [N], fp32, nats.
     """
     is_trained = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _LinearCrossEntropy.apply(hidden, weight, targets, is_trained and not has_row_weights)  # type: ignore[no-any-return]
+    makes_grads = is_trained and not (has_row_weights and weight.requires_grad)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, makes_grads)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -122,27 +126,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, makes_grads: bool) -> Tensor:
         ctx.lift = _FP16_LIFT if hidden.is_cuda and hidden.dtype == torch.float16 else 1.0
         one = torch.full((), ctx.lift, device=hidden.device) if makes_grads else None
-        losses, *ctx.grads = _walk(hidden, weight, targets, one)
+        losses, *ctx.grads = _walk(hidden, weight, targets, one, ctx.needs_input_grad[1])
         ctx.save_for_backward(hidden, weight, targets)
         return losses
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets = ctx.saved_tensors
-        grad_hidden, grad_weight = ctx.grads
-        ctx.grads = (None, None)
-        if not len(upstream):
-            return torch.zeros_like(hidden), torch.zeros_like(weight), None, None
-        if grad_weight is not None and bool((upstream == upstream[0]).all()):
-            scale = upstream[0] / ctx.lift
+        is_weight_trained = ctx.needs_input_grad[1]
+        (grad_hidden, grad_weight), ctx.grads = ctx.grads, (None, None)
+        if grad_hidden is not None and not is_weight_trained:
+            return grad_hidden.mul_(upstream[:, None] / ctx.lift), None, None, None
+        if grad_hidden is not None and (not len(upstream) or bool((upstream == upstream[0]).all())):
+            scale = (upstream[0] if len(upstream) else upstream.new_zeros(())) / ctx.lift
             return grad_hidden.mul_(scale), grad_weight.mul_(scale).to(weight.dtype), None, None
         del grad_hidden, grad_weight
-        _, grad_hidden, grad_weight = _walk(hidden, weight, targets, upstream)
-        return grad_hidden, grad_weight.to(weight.dtype), None, None
+        _, grad_hidden, grad_weight = _walk(hidden, weight, targets, upstream, is_weight_trained)
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
 def _walk(
-    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None
+    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, is_weight_trained: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Go through all rows, a chunk at a time.
 
@@ -151,27 +155,30 @@ def _walk(
         weight: [V, E].
         targets: [N].
         upstream: Gradient of the losses, [N] or one for all; `None` makes no gradients.
+        is_weight_trained: Whether the weight's gradient is made too.
 
     Returns:
         Losses [N], gradients of hidden [N, E] and weight [V, E]; the last in fp32 where it is summed over chunks.
     """
     budget = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
     size = max(1, budget // (4 * len(weight)))
+    parts = [slice(begin, begin + size) for begin in range(0, len(hidden), size)]
     losses = torch.empty(len(hidden), device=hidden.device)
     if upstream is None:
-        for begin in range(0, len(hidden), size):
-            part = slice(begin, begin + size)
+        for part in parts:
             losses[part] = F.cross_entropy((hidden[part] @ weight.T).float(), targets[part], reduction="none")
         return losses, None, None
-    is_summed = len(hidden) > size or hidden.dtype == torch.float16
     grad_hidden = torch.empty_like(hidden)
-    grad_weight = torch.zeros_like(weight, dtype=torch.float32 if is_summed else weight.dtype)
-    for begin in range(0, len(hidden), size):
-        part = slice(begin, begin + size)
+    grad_weight = None
+    if is_weight_trained:
+        is_summed = len(parts) > 1 or hidden.dtype == torch.float16
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32 if is_summed else weight.dtype)
+    for part in parts:
         share = upstream if upstream.dim() == 0 else upstream[part, None]
         losses[part], grad_logits = _chunk(hidden[part], weight, targets[part], share)
         torch.mm(grad_logits, weight, out=grad_hidden[part])
-        _add_outer(grad_weight, grad_logits, hidden[part])
+        if grad_weight is not None:
+            _add_outer(grad_weight, grad_logits, hidden[part])
     return losses, grad_hidden, grad_weight
 
 

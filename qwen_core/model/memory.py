@@ -186,6 +186,7 @@ def _of_stage(config: ModelConfig, counts: Parameters, plan: Plan, stage: int) -
     shared, routed = _held(counts, layers, plan, stage)
     width = 2 if plan.is_half else 4
     states = 12 if plan.is_half else 8
+    summed = 4 if plan.zero_stage else width  # under ZeRO passes are summed in fp32: bf16 sums lose small ones
     data, expert_data = plan.data, max(1, plan.data // plan.expert)
 
     def spread(bytes_each: float, from_stage: int) -> float:
@@ -197,7 +198,7 @@ def _of_stage(config: ModelConfig, counts: Parameters, plan: Plan, stage: int) -
     return Memory(
         weights=0.0 if plan.offload_parameters else spread(width, 3),
         gathered=2.0 * largest * width if plan.zero_stage == 3 and data > 1 else 0.0,
-        gradients=0.0 if plan.offload_optimizer and plan.zero_stage >= 2 else spread(width, 2),
+        gradients=0.0 if plan.offload_optimizer and plan.zero_stage >= 2 else spread(summed, 2),
         buckets=bucket,
         optimizer=0.0 if plan.offload_optimizer else spread(states, 1),
         activations=_activations(config, layers, plan, stage),

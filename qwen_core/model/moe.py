@@ -99,6 +99,7 @@ class SparseMoeBlock(nn.Module):
         self.layer, self.top_k, self.norm_topk_prob = layer, config.num_experts_per_tok, config.norm_topk_prob
         self.num_experts = config.num_experts
         self.loss_coefs = (config.router_aux_loss_coef, config.router_z_loss_coef)
+        self.balance: Balance = getattr(config, "router_aux_loss", "global_batch")
         self.router_losses: RouterLosses | None = None
         self.gate = Router(config.hidden_size, config.num_experts)
         self.experts = Experts(config.num_experts, config.hidden_size, config.moe_intermediate_size)
@@ -142,12 +143,13 @@ class SparseMoeBlock(nn.Module):
         return (rows.view(*chosen.shape, -1) * weights[..., None]).sum(1)  # [T, E]
 
 
-def router_of(model: nn.Module, balance: Balance = "micro_batch") -> RouterLosses | None:
+def router_of(model: nn.Module, balance: Balance | None = None) -> RouterLosses | None:
     """Give the object that a model's sparse layers share, made at the first call.
 
     Args:
         model: With sparse layers, or a pipeline stage of such a model.
-        balance: Where the load-balancing loss takes its counts from; only the first call decides.
+        balance: Where the load-balancing loss takes its counts from, instead of where the configuration says; only the
+            first call decides.
 
     Returns:
         The losses with the configuration's coefficients, or `None` for a model without sparse layers.
@@ -157,7 +159,7 @@ def router_of(model: nn.Module, balance: Balance = "micro_batch") -> RouterLosse
         return None
     losses = next((block.router_losses for block in blocks if block.router_losses is not None), None)
     if losses is None:
-        losses = RouterLosses(blocks[0].num_experts, *blocks[0].loss_coefs, balance)
+        losses = RouterLosses(blocks[0].num_experts, *blocks[0].loss_coefs, balance or blocks[0].balance)
     for block in blocks:
         block.router_losses = losses
     return losses
@@ -251,7 +253,7 @@ class _GroupedLinear(torch.autograd.Function):
 
 def _grouped_product(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """Multiply rows [N, in], sorted by group, by their matrices [X, in, out]."""
-    if has_grouped_mm(x, weight):
+    if has_grouped_mm(x, weight.shape[-1]):
         return F.grouped_mm(x, weight, offs=counts.cumsum(0, dtype=torch.int32))
     parts = x.split(counts.tolist())
     return torch.cat([part @ matrix for part, matrix in zip(parts, weight.unbind(), strict=True)])
@@ -259,7 +261,7 @@ def _grouped_product(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 def _grouped_outer(left: Tensor, right: Tensor, counts: Tensor) -> Tensor:
     """Sum each group's outer products: [N, out] and [N, in] to [X, out, in]."""
-    if has_grouped_mm(left, right):
+    if has_grouped_mm(left, right.shape[-1]):
         out = F.grouped_mm(left.t(), right, offs=counts.cumsum(0, dtype=torch.int32))
         return torch.where(counts[:, None, None] > 0, out, 0)  # kernels leave an empty group unwritten
     sizes = counts.tolist()
@@ -267,22 +269,22 @@ def _grouped_outer(left: Tensor, right: Tensor, counts: Tensor) -> Tensor:
     return torch.stack([rows.t() @ others for rows, others in pairs])
 
 
-def has_grouped_mm(left: Tensor, right: Tensor) -> bool:
+def has_grouped_mm(rows: Tensor, width: int) -> bool:
     """Say whether torch's grouped matrix product takes these operands; a loop over the groups does otherwise.
 
-    On CUDA it is written for bf16 on compute capability 8.0 and up, rows of a multiple of 16 bytes; on a CPU, for
-    all floats, in torch 2.11 and later.
+    On CUDA it is written for bf16 on compute capability 8.0 and up, and for rows of whole 16 bytes; on a CPU for all
+    floats, but not compiled.
 
     Args:
-        left: [N, in].
-        right: [X, in, out] or [N, out].
+        rows: [N, in].
+        width: Of the result's rows.
 
     Returns:
         Whether `torch.nn.functional.grouped_mm` can be called.
     """
-    if not hasattr(F, "grouped_mm") or not len(left):
+    if not hasattr(F, "grouped_mm") or not len(rows):
         return False
-    if left.device.type == "cuda":
-        is_aligned = left.shape[-1] % 8 == 0 and right.shape[-1] % 8 == 0 and right.shape[-2] % 8 == 0
-        return left.dtype == torch.bfloat16 and is_aligned and torch.cuda.get_device_capability(left.device) >= (8, 0)
-    return left.device.type == "cpu" and not torch.compiler.is_compiling()
+    if rows.device.type == "cuda":
+        is_aligned = rows.shape[-1] % 8 == 0 and width % 8 == 0
+        return rows.dtype == torch.bfloat16 and is_aligned and torch.cuda.get_device_capability(rows.device) >= (8, 0)
+    return rows.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,7 +1,7 @@
 """Files of weights: safetensors, one or sharded with an index, written and read one tensor at a time.
 
-    tensors ─▶ model.safetensors
-            └▶ model-00001-of-00003.safetensors, ..., model.safetensors.index.json   where they are too large for one
+tensors ─▶ model.safetensors
+        └▶ model-00001-of-00003.safetensors, ..., model.safetensors.index.json   where they are too large for one
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def read_shards(folder: Path) -> Iterator[Named]:
             ) from error
     lacks = sorted(set(index or ()) - seen)
     if lacks:
-        raise ArtifactError(f"{folder / INDEX} names tensors that its files lack: {named(lacks)}; copy the folder again")
+        raise ArtifactError(
+            f"{folder / INDEX} names tensors that its files lack: {named(lacks)}; copy the folder again"
+        )
 
 
 def named(names: Iterable[str], limit: int = 5) -> str:

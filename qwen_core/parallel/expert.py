@@ -245,6 +245,16 @@ def plain_checkpoint(engine: Any) -> Iterator[None]:
         engine.has_moe_layers = before
 
 
+def refresh_experts(engine: Any) -> None:
+    """Make the weights anew from the optimiser's, after loading: up to stage 2 the file of weights is one worker's.
+
+    Args:
+        engine: DeepSpeed's, after `load_checkpoint`; every worker must call.
+    """
+    if engine.has_moe_layers and engine.zero_optimization_stage() < 3:
+        engine.optimizer.update_lp_params()
+
+
 def _groups(size: int) -> tuple[str, Any, Any]:
     """Make DeepSpeed's groups: the name, those who share out experts, those who keep the same ones."""
     import deepspeed

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from qwen_core.parallel.expert import share_of
 from qwen_core.parallel.layout import Source
 
 
@@ -28,8 +29,9 @@ def materialise(model: nn.Module, source: Source, dtype: torch.dtype, config: di
     made: dict[int, nn.Parameter] = {}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) not in made:
-            values = source(name).to(dtype, copy=True)
+            values = share_of(parameter, source(name)).to(dtype, copy=True)
             made[id(parameter)] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+            made[id(parameter)].__dict__.update(parameter.__dict__)  # marks, such as those of experts shared out
             if spread is not None:
                 spread(made[id(parameter)])
         path, _, last = name.rpartition(".")

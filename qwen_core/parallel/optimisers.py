@@ -27,6 +27,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from qwen_core.parallel.expert import separate_experts
+
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Jordan's quintic iteration: singular values of 0 to 1 come close to 1 in five rounds."""
 _NEWTON_SCHULZ_ROUNDS = 5
@@ -109,10 +111,11 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], optim: Optimisat
             groups.setdefault((decays, turns, optim.scales.get(name, 1.0)), []).append(parameter)
     result = []
     for (decays, turns, scale), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True):
-        rate = scale * (optim.muon_learning_rate if turns else optim.learning_rate)
+        # muP's scales are for Adam; the size of Muon's updates does not depend on the width
+        rate = optim.muon_learning_rate if turns else scale * optim.learning_rate
         decay = optim.weight_decay if decays else 0.0
         result.append({"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "use_muon": turns})
-    return result
+    return separate_experts(result)
 
 
 def is_for_muon(name: str, shape: Sequence[int]) -> bool:

@@ -2,37 +2,32 @@
 
     batches ─▶ 1F1B schedule: forward, backward of each micro-batch ─▶ sums ─▶ accept? ─▶ optimiser step
 
-DeepSpeed's schedule takes its optimiser step by itself and returns the mean of the losses. Three of its instructions
-are ours instead: one that tells the layers which micro-batch comes, one that sums the gradients which tensor
-parallelism leaves in parts, and the optimiser step, before which the loss of the whole batch is known and may be
-refused.
+DeepSpeed's schedule would take its optimiser step by itself and return the mean of the losses: `Passes` directs it, so
+that the whole batch's loss is known before the weights change, and the step may be refused.
 
-Legend: B batch, S sequence, E hidden.
+Legend: B batch, S sequence.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from qwen_core.model import IGNORE, ModelConfig
-from qwen_core.model.decoder import Shared, shared_inputs
-from qwen_core.model.loss import counted_rows, token_losses
+from qwen_core.model import ModelConfig
 from qwen_core.model.moe import router_of
 from qwen_core.model.router import Balance
 from qwen_core.parallel import gradients
 from qwen_core.parallel.clock import Clock
-from qwen_core.parallel.engine import Batch, Criterion, Step
+from qwen_core.parallel.engine import Batch, Criterion, Objective, Step
 from qwen_core.parallel.gather import gather_weights
 from qwen_core.parallel.layout import Source
 from qwen_core.parallel.optimisers import Optimisation, make_optimiser
+from qwen_core.parallel.pipe_passes import Passes
 from qwen_core.parallel.shard import Shard
 from qwen_core.parallel.stage_bounds import stage_bounds
 from qwen_core.parallel.universal import refresh
@@ -62,7 +57,7 @@ class PipeEngine:
         micro_batch_size: int = 1,
         sequence_parallel: bool = False,
         gradient_checkpointing: str = "none",
-        balance: Balance = "micro_batch",
+        balance: Balance | None = None,
         use_gpu: bool = False,
     ) -> None:
         """Build and fill this worker's part; the process group must be up, of pipeline x tensor x data workers.
@@ -77,7 +72,7 @@ class PipeEngine:
             micro_batch_size: Sequences in one pass.
             sequence_parallel: Whether norms and residuals are split along the sequence.
             gradient_checkpointing: Which layers keep only their input; see `qwen_core.model.decoder.is_checkpointed`.
-            balance: Where the experts' load-balancing loss takes its counts from; see `RouterLosses`.
+            balance: Where the experts' load-balancing loss takes its counts from; see `router_of`.
             use_gpu: Otherwise DeepSpeed is told to run on the CPU.
         """
         deepspeed = start_deepspeed(use_gpu)
@@ -100,17 +95,14 @@ class PipeEngine:
         self._engine, *_ = deepspeed.initialize(model=self.stages, optimizer=optimiser, config=settings)
         if hasattr(optimiser, "layouts"):
             optimiser.layouts.update(gradients.layouts(self._engine))
-        self._direct()
         grid = self.stages.mpu()
         self.device = torch.device(self._engine.device)
         self.shard = Shard(grid.get_data_parallel_rank(), data, grid.get_data_parallel_group())
         self._router = router_of(self.stages, balance)
         if self._router is not None:
             self._router.group = self.shard.group if data > 1 else None
-        self._summed = self.stages.summed_weights()
-        self._batches: Sequence[Batch] = ()
-        self._shape: torch.Size | None = None
         self._clock = Clock(self.device)
+        self._passes = Passes(self._engine, self.stages, self._clock, self._step_if_accepted)
 
     @property
     def module(self) -> Any:
@@ -145,9 +137,11 @@ class PipeEngine:
             self._router.scale = loss_scale / (len(batches) * self._tensor)
         # DeepSpeed averages over micro-batches and copies: multiplied back here
         scale = len(batches) * self.shard.size / count
-        self.stages.loss_fn = lambda hidden, _: self._objective(hidden, criterion) * scale
         self.stages.train()
-        self._run(batches, engine._train_schedule())
+        self._clock.take()  # what measures took is no step's
+        self._passes.run(
+            batches, engine._train_schedule(), lambda losses, batch: self._objective(criterion(losses, batch)) * scale
+        )
         norm = float(engine.get_global_grad_norm()) if self._is_accepted else math.nan
         return Step(
             loss=self._figures.pop("loss"),
@@ -159,18 +153,19 @@ class PipeEngine:
             seconds=self._clock.take(),
         )
 
-    def _objective(self, hidden: Tensor, criterion: Criterion) -> Tensor:
-        """Turn the last stage's hidden states into this micro-batch's loss."""
-        batch = self._batches[self._number]
-        objective = criterion(self._losses(hidden, batch), batch)
+    def _objective(self, objective: Objective) -> Tensor:
+        """Add a micro-batch's sums up; give its loss."""
         for name, value in {"loss": objective.loss, **objective.figures}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().double()
         return objective.loss
 
-    def _losses(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Compute token losses [B, S] of the last stage's hidden states, which may be padded."""
-        hidden = hidden[:, : batch.labels.shape[1]]
-        return token_losses(hidden, batch.labels, self.stages.head.losses, self._counted)
+    def _step_if_accepted(self, engine: Any, step: Callable[[], None]) -> None:
+        """Take DeepSpeed's optimiser step, or drop the gradients."""
+        self._is_accepted = self._agree()
+        if self._is_accepted:
+            step()
+        else:
+            gradients.drop(engine)
 
     def _agree(self) -> bool:
         """Sum losses and figures over the copies, tell all stages, and ask whether the step may be taken."""
@@ -187,114 +182,12 @@ class PipeEngine:
         self._figures = told[0]
         return self._accept(self._figures["loss"])
 
-    def _direct(self) -> None:
-        """Put our instructions in the place of three of DeepSpeed's."""
-        from deepspeed.runtime.pipe import schedule
-
-        theirs = self._engine._INSTRUCTION_MAP
-
-        def forward(engine: Any, buffer_id: int) -> None:
-            self._number += 1
-            batch = self._batches[self._number]
-            self.stages.shared = self._shared(batch)
-            if engine.is_last_stage():
-                self._counted = counted_rows(batch.labels)
-            theirs[schedule.ForwardPass](engine, buffer_id)
-
-        def reduce_parts(engine: Any) -> None:
-            theirs[schedule.ReduceTiedGrads](engine)
-            self._sum_parts()
-
-        def take_step(engine: Any) -> None:
-            self._is_accepted = self._agree()
-            if self._is_accepted:
-                theirs[schedule.OptimizerStep](engine)
-            else:
-                gradients.drop(engine)
-
-        own = {schedule.ForwardPass: forward, schedule.ReduceTiedGrads: reduce_parts, schedule.OptimizerStep: take_step}
-        self._engine._INSTRUCTION_MAP = {
-            kind: self._timed(kind.__name__, instruction) for kind, instruction in (theirs | own).items()
-        }
-
-    def _timed(self, name: str, instruction: Callable[..., None]) -> Callable[..., None]:
-        """Add up the seconds that a kind of instruction takes, waiting for others included."""
-        part = _PARTS.get(name, "communication")
-
-        def run(engine: Any, **kwargs: Any) -> None:
-            with self._clock.part(part):
-                instruction(engine, **kwargs)
-
-        return run
-
-    def _run(self, batches: Sequence[Batch], schedule: Iterable[Any]) -> None:
-        """Send micro-batches through all stages."""
-        engine = self._engine
-        self._batches, self._number = [self._placed(batch) for batch in batches], -1
-        shapes = {batch.input_ids.shape for batch in self._batches}
-        # Stages tell each other shapes before each message where they differ, otherwise once for each new shape
-        engine.dynamic_shape = len(shapes) > 1
-        shape = None if engine.dynamic_shape else next(iter(shapes))
-        if shape is None or shape != self._shape:
-            engine.reset_activation_shape()
-        self._shape = shape
-        engine.total_loss, engine._compute_loss = None, True
-        # The last stage is given something in the place of labels: the objective knows the batch
-        engine.set_dataiterator(iter([(self._padded(batch).input_ids, batch.labels) for batch in self._batches]))
-        engine._exec_schedule(schedule)
-
-    def _sum_parts(self) -> None:
-        """Sum over the tensor group the gradients of which each worker has a summand, in one message for each type."""
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for weight in self._summed:
-            grad = weight._hp_grad if self._engine.using_bf16_optimizer else weight.grad
-            if grad is not None:
-                by_dtype.setdefault(grad.dtype, []).append(grad)
-        for grads in by_dtype.values():
-            flat = torch.cat([grad.flatten() for grad in grads])
-            dist.all_reduce(flat, group=self.stages.tensor_group.group)
-            for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-                grad.copy_(part.view_as(grad))
-
-    def _placed(self, batch: Batch) -> Batch:
-        """Bring a micro-batch's tensors to the device."""
-        segments = None if batch.segment_ids is None else batch.segment_ids.to(self.device)
-        return dataclasses.replace(
-            batch,
-            input_ids=batch.input_ids.to(self.device),
-            labels=batch.labels.to(self.device),
-            segment_ids=segments,
-            extras={name: tensor.to(self.device) for name, tensor in batch.extras.items()},
-        )
-
-    def _padded(self, batch: Batch) -> Batch:
-        """Lengthen sequences until sequence parallelism can split them, by a document of its own."""
-        group = self.stages.tensor_group
-        missing = -batch.input_ids.shape[1] % group.size if group.is_sequence_parallel else 0
-        if not missing:
-            return batch
-        segments = torch.zeros_like(batch.input_ids) if batch.segment_ids is None else batch.segment_ids
-        return dataclasses.replace(
-            batch,
-            input_ids=F.pad(batch.input_ids, (0, missing)),
-            labels=F.pad(batch.labels, (0, missing), value=IGNORE),
-            segment_ids=F.pad(segments, (0, missing), value=-1),
-        )
-
-    def _shared(self, batch: Batch) -> Shared:
-        """Make what the layers need beside the hidden states."""
-        batch = self._padded(batch)
-        shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
-        dtype = next(self.stages.parameters()).dtype
-        return shared_inputs(self.config, shape, batch.segment_ids, dtype=dtype, device=self.device)
-
     @torch.no_grad()
     def measure(self, batch: Batch) -> Tensor:
         """Compute token losses; see `engine.Engine`."""
         engine = self._engine
-        self.stages.loss_fn = lambda hidden, _: self._losses(hidden, self._batches[0])
         self.stages.eval()
-        self._run([batch], engine._inference_schedule(1))
+        self._passes.run([batch], engine._inference_schedule(1), lambda losses, _: losses)
         self.stages.train()
         losses = engine.fwd_outputs[0] if engine.is_last_stage() else None
         if losses is None:
@@ -332,14 +225,6 @@ class PipeEngine:
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Gather the full weights; see `engine.Engine`."""
         yield from gather_weights(self.stages)
-
-
-_PARTS = {
-    "ForwardPass": "forward",
-    "BackwardPass": "backward",
-    "LoadMicroBatch": "data",
-    "OptimizerStep": "optimiser",
-}
 
 
 def _settings(precision: str, micro_batch_size: int, optim: Optimisation) -> dict[str, Any]:

@@ -11,6 +11,8 @@ Legend: B batch, S sequence, E hidden.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qwen_core.model import ModelConfig
 from qwen_core.model.decoder import DecoderLayer, Shared, is_checkpointed
+from qwen_core.model.loss import token_losses
 from qwen_core.model.norm import RMSNorm
 from qwen_core.parallel.layout import TIED, Source, rule_of, to_hugging_face_name
 from qwen_core.parallel.tensor import TensorGroup, VocabularyShare, share_of, split_layer
@@ -33,6 +36,7 @@ class Stages(PipelineModule):
 
     Attributes:
         shared: What the layers need of the micro-batch that goes through next; set before each pass.
+        labels: Of that micro-batch, and the rows that they count for; on the last stage alone.
         tensor_group: The workers that share each layer.
     """
 
@@ -61,10 +65,12 @@ class Stages(PipelineModule):
         self._is_sequence_parallel = sequence_parallel and tensor > 1
         self._gradient_checkpointing = gradient_checkpointing
         self.shared: Shared | None = None
+        self.labels: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         os.environ.setdefault("LOCAL_RANK", "0")
         topology = PipeModelDataParallelTopology(num_pp=len(bounds) - 1, num_mp=tensor, num_dp=data)
         self.tensor_group = TensorGroup()
-        super().__init__(layers=self._specs(), topology=topology)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints how it seeds and partitions, which it does not
+            super().__init__(layers=self._specs(), topology=topology)
 
     def _partition_layers(self, method: str = "") -> None:
         """Take the plan's bounds, after the process groups exist and before the layers are built."""
@@ -86,7 +92,11 @@ class Stages(PipelineModule):
         return [tied[0], *layers, norm, tied[1]]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ids [B, S], or hidden states, to hidden states; the last stage's are normed and whole."""
+        """Map ids [B, S], or hidden states, to hidden states, or on the last stage to token losses [B, S].
+
+        The losses are computed here and not afterwards, because in bf16 DeepSpeed clears all gradients at the moment
+        when the backward pass reaches the stage's output.
+        """
         shared = self.shared
         for number, function in enumerate(self.forward_funcs, self._local_start):
             if torch.is_grad_enabled() and self._is_checkpointed(number):
@@ -94,7 +104,10 @@ class Stages(PipelineModule):
                 x = checkpoint(function, x, shared, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = function(x, shared)
-        return x
+        if self.labels is None:
+            return x
+        labels, counted = self.labels
+        return token_losses(x[:, : labels.shape[1]], labels, self.head.losses, counted)
 
     def _is_checkpointed(self, number: int) -> bool:
         """Say whether a place in the pipeline is a layer that keeps only its input."""
@@ -153,7 +166,7 @@ class _Embedding(_Vocabulary):
 
 
 class _Head(_Vocabulary):
-    """A head of its own. As a layer it only gathers: the objective, which has the labels, asks it for losses later."""
+    """A head of its own. As a layer it only gathers; see `Stages.forward`."""
 
     def forward(self, x: Tensor, shared: Shared) -> Tensor:
         """Map [B, S or S/t, E] to [B, S, E]."""

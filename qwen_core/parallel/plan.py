@@ -134,7 +134,7 @@ def nearest_plan(config: ModelConfig, spread: Spread, work: Work, cluster: Clust
                     other = _settled(spread, tensor, pipeline, data)
                     fitting = dataclasses.replace(work, **_batch_that_fits(work, other))
                     if not any(_faults(config, other, fitting, cluster)):
-                        found.append((_distance(spread, other), other, fitting))
+                        found.append((_distance(spread, other) + (fitting != work), other, fitting))
     return min(found, key=lambda one: one[0])[1:] if found else None
 
 

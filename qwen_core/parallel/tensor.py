@@ -27,6 +27,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from qwen_core.model import ModelConfig
+from qwen_core.model.loss import linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,8 @@ class VocabularyShare(nn.Module):
         Returns:
             [N], fp32, alike on all workers.
         """
+        if self.group.size == 1:
+            return linear_cross_entropy(rows, self.weight, targets)
         return _VocabularyLosses.apply(rows, self.weight, targets, self, chunk_tokens)  # type: ignore[no-any-return]
 
     def pick(self, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,23 +14,45 @@ Frozen weights are not in the optimiser: they stay as the model was built with t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
+from deepspeed.utils import groups
 from torch import Tensor
 
 from qwen_core.errors import ArtifactError
+from qwen_core.parallel.expert import is_shared_out
 from qwen_core.parallel.layout import Rule, rule_of, to_hugging_face_name
+from qwen_core.parallel.slots import FP32, fill, refresh, slots, slots_without_zero
 from qwen_core.parallel.snapshot import load_harmless
 
-FP32 = "fp32"
-_RANK = re.compile(r"zero_pp_rank_(\d+)_")
-Names = dict[str, tuple[str, int | None, int, tuple[int, ...]]]
-"""By the engine's own name: Hugging Face's, the dimension that is split, stacked parts along it, shape of the share."""
+
+class Place(NamedTuple):
+    """What a worker has of a parameter; lies in checkpoints as a plain list.
+
+    Attributes:
+        name: Hugging Face's.
+        dimension: Which is split between workers of a tensor group, or of a group that shares out experts.
+        parts: Stacked matrices along it.
+        shape: Of this worker's share.
+        rank: The worker's place in that group.
+        size: Workers of that group.
+        partition: Under ZeRO-3, which of the equal runs of the share the worker has.
+        partitions: Under ZeRO-3, how many there are.
+    """
+
+    name: str
+    dimension: int | None
+    parts: int
+    shape: tuple[int, ...]
+    rank: int
+    size: int
+    partition: int
+    partitions: int
 
 
 @dataclass(frozen=True)
@@ -66,15 +88,12 @@ def describe(engine: Any) -> dict[str, Any]:
         engine: A `ZeroEngine` or `PipeEngine`.
 
     Returns:
-        Plain values: `names`, the worker's rank in its tensor group, and the order of an optimiser without ZeRO.
+        Plain values: the places of its parameters by the engine's names, and the order of an optimiser without ZeRO.
     """
     inner = engine.deepspeed
-    groups = inner.optimizer.param_groups if not inner.zero_optimization() else []
-    by_parameter = {parameter: name for name, parameter in inner.module.named_parameters()}
     return {
-        "names": {name: list(told) for name, told in _names(engine).items()},
-        "tensor_rank": engine.stages.tensor_group.rank if hasattr(engine, "stages") else 0,
-        "order": [[by_parameter.get(parameter, "") for parameter in group["params"]] for group in groups],
+        "places": {name: list(place) for name, place in _places(engine).items()},
+        "order": [] if inner.zero_optimization() else [name for name, _ in slots_without_zero(inner)],
     }
 
 
@@ -94,15 +113,13 @@ def cut_anew(engine: Any, folder: Path, files: Mapping[int, Sequence[str]], told
     inner = engine.deepspeed
     if hasattr(inner.optimizer, "checkpoint_event_prologue"):
         inner.optimizer.checkpoint_event_prologue()  # stage 3: small parameters are cut up too
-    names = _names(engine)
-    group = engine.stages.tensor_group if hasattr(engine, "stages") else None
-    rank, size = (group.rank, group.size) if group is not None else (0, 1)
-    for name, slot in _slots(inner):
-        title, dimension, parts, _ = names[name]
-        rule = Rule(dimension, parts)
-        for kind in whole.kinds(title):
-            share = rule.take(whole.tensor(title, kind), rank, size).reshape(-1)
-            _fill(inner.optimizer, slot, kind, share, whole.steps(title))
+    places = _places(engine)
+    for name, slot in slots(inner):
+        place = places[name]
+        rule = Rule(place.dimension, place.parts)
+        for kind in whole.kinds(place.name):
+            share = rule.take(whole.tensor(place.name, kind), place.rank, place.size).reshape(-1)
+            fill(inner.optimizer, slot, kind, share, whole.steps(place.name))
     refresh(inner)
     if hasattr(inner.optimizer, "checkpoint_event_epilogue"):
         inner.optimizer.checkpoint_event_epilogue()
@@ -131,12 +148,13 @@ class Whole:
             if optim:
                 model_states = load_harmless(str(folder / own[0]), is_mapped=True) if own else first
                 state = load_harmless(str(folder / optim[0]), is_mapped=True)["optimizer_state_dict"]
-                rank = int((_RANK.search(optim[0]) or _fault(optim[0]))[1])
                 self._states.append(state)
-                self._index(told[worker], _pieces(state, model_states, rank))
+                places = {own: Place(*place) for own, place in told[worker]["places"].items()}
+                self._index(places, _pieces(state, model_states, places))
         if not self._states:
             self._states.append(first["optimizer"])
-            self._index(told[0], _pieces_without_zero(first, told[0]["order"]))
+            places = {own: Place(*place) for own, place in told[0]["places"].items()}
+            self._index(places, _pieces_without_zero(first, told[0]["order"]))
         self._place_in_order()
 
     def kinds(self, name: str) -> list[str]:
@@ -192,11 +210,12 @@ class Whole:
             raise ArtifactError(f"the checkpoint has no parameter {name}: it is of another model")
         return self._parameters[name]
 
-    def _index(self, told: Mapping[str, Any], pieces: Iterator[tuple[str, Piece]]) -> None:
+    def _index(self, places: Mapping[str, Place], pieces: Iterator[tuple[str, Piece]]) -> None:
         for own, piece in pieces:
-            name, dimension, parts, shape = told["names"][own]
-            parameter = self._parameters.setdefault(name, _Parameter(Rule(dimension, parts), tuple(shape)))
-            parameter.shares.setdefault(told["tensor_rank"], []).append(piece)
+            place = places[own]
+            rule = Rule(place.dimension, place.parts)
+            parameter = self._parameters.setdefault(place.name, _Parameter(rule, tuple(place.shape)))
+            parameter.shares.setdefault(place.rank, []).append(piece)
 
     def _place_in_order(self) -> None:
         """Find where pieces of ZeRO 1 and 2 begin: the files tell only their sizes, workers hold them in order."""
@@ -210,10 +229,12 @@ class Whole:
                         end = start + piece.size
 
 
-def _pieces(state: Mapping[str, Any], model: Mapping[str, Any], rank: int) -> Iterator[tuple[str, Piece]]:
+def _pieces(
+    state: Mapping[str, Any], model: Mapping[str, Any], places: Mapping[str, Place]
+) -> Iterator[tuple[str, Piece]]:
     """Read one worker's pieces, by the engine's names; the start is -1 where the file does not tell it."""
     if "fp32_flat_groups" in state:
-        yield from _pieces_of_stage_three(state, model["param_shapes"], rank)
+        yield from _pieces_of_stage_three(state, model["param_shapes"], places)
         return
     states = state["base_optimizer_state"]["state"]
     for number, mapping in enumerate(state["param_slice_mappings"]):
@@ -222,29 +243,30 @@ def _pieces(state: Mapping[str, Any], model: Mapping[str, Any], rank: int) -> It
             yield name, Piece(-1, address.numel, flats, address.start, steps)
 
 
-def _pieces_of_stage_three(state: Mapping[str, Any], shapes: Any, rank: int) -> Iterator[tuple[str, Piece]]:
+def _pieces_of_stage_three(
+    state: Mapping[str, Any], shapes: Any, places: Mapping[str, Place]
+) -> Iterator[tuple[str, Piece]]:
     states = state["optimizer_state_dict"]["state"]
-    workers = state["partition_count"]
-    workers = workers[0] if isinstance(workers, (list, tuple)) else workers
     for number, group in enumerate(shapes):
         flats, steps = _flats(state["fp32_flat_groups"][number], states.get(number, {}))
         offset = 0
         for name, shape in group.items():
-            size = -(-shape.numel() // workers)
-            held = max(0, min(size, shape.numel() - rank * size))
+            size = -(-shape.numel() // places[name].partitions)
+            start = places[name].partition * size
+            held = max(0, min(size, shape.numel() - start))
             if held:
-                yield name, Piece(rank * size, held, flats, offset, steps)
+                yield name, Piece(start, held, flats, offset, steps)
             offset += size
 
 
-def _pieces_without_zero(model: Mapping[str, Any], order: Sequence[Sequence[str]]) -> Iterator[tuple[str, Piece]]:
+def _pieces_without_zero(model: Mapping[str, Any], order: Sequence[str]) -> Iterator[tuple[str, Piece]]:
     optimiser = model["optimizer"]
     if "fp32_groups" in optimiser:  # bf16 or fp16: the weights proper lie beside the optimiser's state
         weights = [weight for group in optimiser["fp32_groups"] for weight in group]
         states = optimiser["optimizer_state_dict"]["state"]
     else:
         weights, states = None, optimiser["state"]
-    for number, name in enumerate(name for group in order for name in group):
+    for number, name in enumerate(order):
         weight = model["module"][name] if weights is None else weights[number]
         flats, steps = _flats(weight.reshape(-1), states.get(number, {}))
         yield name, Piece(0, weight.numel(), {kind: flat.reshape(-1) for kind, flat in flats.items()}, 0, steps)
@@ -255,118 +277,24 @@ def _flats(fp32: Tensor, states: Mapping[str, Any]) -> tuple[dict[str, Tensor], 
     return {FP32: fp32, **moments}, states.get("step")
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """Where a run of a parameter's numbers lies in this worker's optimiser."""
-
-    flat: Tensor
-    start: int
-    offset: int
-    size: int
-
-
-def _slots(inner: Any) -> Iterator[tuple[str, _Slot]]:
-    """Walk through this worker's optimiser: for each parameter, by the engine's name, the numbers that lie here."""
-    optimizer = inner.optimizer
-    if inner.zero_optimization_stage() == 3:
-        yield from _slots_of_stage_three(inner)
-        return
-    groups = getattr(optimizer, "bit16_groups", None) or getattr(optimizer, "bf16_groups", None)
-    if groups is None:
-        yield from _slots_without_zero(inner)
-        return
-    flats = getattr(optimizer, "single_partition_of_fp32_groups", None)
-    for number, flat in enumerate(optimizer.fp32_groups_flat_partition if flats is None else flats):
-        for parameter in groups[number]:
-            mapping = parameter._hp_mapping
-            if mapping is not None:
-                here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
-                yield inner.param_names[parameter], _Slot(flat, there.start, here.start, here.numel)
-
-
-def _slots_of_stage_three(inner: Any) -> Iterator[tuple[str, _Slot]]:
-    optimizer = inner.optimizer
-    for flat, parameters in zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True):
-        offset = 0
-        for parameter in parameters:
-            size = parameter.partition_numel()
-            start = size * torch.distributed.get_rank(parameter.ds_process_group)
-            held = min(size, parameter.ds_numel - start)
-            if held > 0:
-                yield inner.param_names[parameter], _Slot(flat, start, offset, held)
-            offset += size
-
-
-def _slots_without_zero(inner: Any) -> Iterator[tuple[str, _Slot]]:
-    optimizer = inner.optimizer
-    halves = [parameter for group in getattr(optimizer, "fp16_groups", []) for parameter in group]
-    masters = [weight for group in getattr(optimizer, "fp32_groups", []) for weight in group]
-    plain = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    pairs = zip(halves, masters, strict=True) if masters else zip(plain, plain, strict=True)
-    names = {parameter: name for name, parameter in inner.module.named_parameters()}
-    for parameter, master in pairs:
-        yield names[parameter], _Slot(master, 0, 0, master.numel())
-
-
-@torch.no_grad()
-def _fill(optimizer: Any, slot: _Slot, kind: str, share: Tensor, steps: Tensor | None) -> None:
-    """Copy a run of numbers to its place, which is made where the optimiser has none yet."""
-    basis = getattr(optimizer, "optimizer", optimizer)  # torch's, inside DeepSpeed's
-    if kind == FP32:
-        target = slot.flat
-    else:
-        state = basis.state[slot.flat]
-        if steps is not None:
-            state["step"] = steps.clone()
-        if kind not in state:
-            state[kind] = torch.zeros_like(slot.flat)
-        target = state[kind]
-    target.view(-1)[slot.offset :][: slot.size] = share[slot.start :][: slot.size].to(target)
-
-
-@torch.no_grad()
-def refresh(inner: Any) -> None:
-    """Make the weights of the training dtype anew from the fp32 ones; every worker must call.
-
-    Needed after DeepSpeed's own loading too: a pipeline saves no weights of layers that are tied by a `forward_fn`, so
-    that an embedding which is the head too would stay as it was initialised until the first step.
-
-    Args:
-        inner: DeepSpeed's engine.
-    """
-    optimizer = inner.optimizer
-    if inner.zero_optimization_stage() == 3:
-        for number, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
-            halves = optimizer.fp16_partitioned_groups_flat[number]
-            halves.data.copy_(flat.data)
-            parts = optimizer.unflatten(halves, optimizer.fp16_partitioned_groups[number])
-            for target, part in zip(optimizer.fp16_partitioned_groups[number], parts, strict=True):
-                target.data = part.data
-        return
-    if hasattr(optimizer, "update_lp_params"):
-        optimizer.update_lp_params()
-        if hasattr(optimizer, "_link_all_hp_params"):
-            optimizer._link_all_hp_params()
-        return
-    for halves, masters in zip(
-        getattr(optimizer, "fp16_groups", []), getattr(optimizer, "fp32_groups", []), strict=True
-    ):
-        for half, master in zip(halves, masters, strict=True):
-            half.data.copy_(master.data)
-
-
-def _names(engine: Any) -> Names:
-    """Give this worker's parameters, by the engine's names."""
-    found: Names = {}
+def _places(engine: Any) -> dict[str, Place]:
+    """Tell what this worker has of each parameter, by the engine's names."""
+    found = {}
     stages = getattr(engine, "stages", None)
-    for name, parameter in engine.deepspeed.module.named_parameters():
+    for own, parameter in engine.deepspeed.module.named_parameters():
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-        if stages is None:
-            found[name] = (name, None, 1, shape)
-        else:
-            title = to_hugging_face_name(name, stages.config)
-            rule = rule_of(title, stages.config, stages.tensor_group.size)
-            found[name] = (title, rule.dimension if stages.tensor_group.size > 1 else None, rule.parts, shape)
+        name, dimension, parts, rank, size = own, None, 1, 0, 1
+        if stages is not None:
+            group = stages.tensor_group
+            name, rank, size = to_hugging_face_name(own, stages.config), group.rank, group.size
+            rule = rule_of(name, stages.config, size)
+            dimension, parts = rule.dimension if size > 1 else None, rule.parts
+        elif is_shared_out(parameter):
+            experts = groups._get_expert_parallel_group(parameter.group_name)
+            dimension, rank, size = 0, dist.get_rank(experts), dist.get_world_size(experts)
+        peers = getattr(parameter, "ds_process_group", None)  # of ZeRO-3
+        cut = (dist.get_rank(peers), dist.get_world_size(peers)) if hasattr(parameter, "ds_id") else (0, 1)
+        found[own] = Place(name, dimension, parts, shape, rank, size, *cut)
     return found
 
 
@@ -380,7 +308,3 @@ def _count(shape: Sequence[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def _fault(file: str) -> Any:
-    raise ArtifactError(f"{file} is not named as DeepSpeed 0.19.8 names its shards")

@@ -22,6 +22,13 @@ from qwen_core.model.moe import router_of
 from qwen_core.parallel import gradients
 from qwen_core.parallel.clock import Clock
 from qwen_core.parallel.engine import Batch, Criterion, Step
+from qwen_core.parallel.expert import (
+    engine_of_experts,
+    plain_checkpoint,
+    refresh_experts,
+    share_experts,
+    whole_of,
+)
 from qwen_core.parallel.layout import Source
 from qwen_core.parallel.materialise import materialise
 from qwen_core.parallel.optimisers import Optimisation, make_optimiser
@@ -43,6 +50,7 @@ class Zero:
         offload_optimizer: `none`, `cpu` or `nvme`: where optimizer state lies between steps.
         offload_parameters: The same for weights that are not in use; stage 3.
         nvme_path: Folder on a local disk, for `nvme`.
+        expert: Workers that share out a layer's experts; 1 keeps them together.
         persist_numbers: Stage 3: parameters of fewer numbers stay whole.
         leaf_numbers: Stage 3: layers of fewer numbers are gathered at once.
     """
@@ -51,6 +59,7 @@ class Zero:
     offload_optimizer: str = "none"
     offload_parameters: str = "none"
     nvme_path: str = ""
+    expert: int = 1
     persist_numbers: int = _PERSIST_NUMBERS
     leaf_numbers: int = _LEAF_NUMBERS
 
@@ -81,6 +90,8 @@ class ZeroEngine:
         deepspeed = start_deepspeed(use_gpu)
         config = _config(zero, precision, optim, use_gpu)
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+        if zero.expert > 1:
+            share_experts(model, zero.expert)
         if any(parameter.is_meta for parameter in model.parameters()):
             if source is None:
                 raise ValueError("a model on the meta device needs a `source`, which gives its weights")
@@ -92,7 +103,7 @@ class ZeroEngine:
         world = torch.distributed.get_world_size()
         self.shard = Shard(torch.distributed.get_rank(), world)
         if self._router is not None:
-            self._router.group = self.shard.group if world > 1 else None
+            self._router.group = torch.distributed.group.WORLD if world > 1 else None
         self._clock = Clock(self.device)
 
     @property
@@ -142,11 +153,14 @@ class ZeroEngine:
 
     def save(self, folder: str, state: Mapping[str, Any]) -> None:
         """Write this worker's shards; see `Engine`."""
-        self._engine.save_checkpoint(folder, tag=_TAG, client_state={"loop": dict(state)}, save_latest=False)
+        with plain_checkpoint(self._engine):
+            self._engine.save_checkpoint(folder, tag=_TAG, client_state={"loop": dict(state)}, save_latest=False)
 
     def load(self, folder: str) -> dict[str, Any]:
         """Restore what `save` wrote; see `Engine`."""
-        _, state = self._engine.load_checkpoint(folder, tag=_TAG)
+        with plain_checkpoint(self._engine):
+            _, state = self._engine.load_checkpoint(folder, tag=_TAG)
+        refresh_experts(self._engine)
         return dict(state["loop"])
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
@@ -156,8 +170,9 @@ class ZeroEngine:
         is_first = self.shard.rank == 0
         for name, parameter in self.module.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self._zero.stage == 3):
+                gathered = whole_of(parameter, parameter.detach())
                 # a copy, for the gathered tensor is freed when the next one comes
-                whole = parameter.detach().to("cpu", self._dtype, copy=True) if is_first else None
+                whole = gathered.to("cpu", self._dtype, copy=True) if is_first else None
             if whole is not None:
                 yield name, whole
 
@@ -241,7 +256,8 @@ def _initialise(deepspeed: Any, model: nn.Module, optim: Optimisation, config: d
     if zero.stage == 3:
         _mark_leaves(model, zero.leaf_numbers)
     optimiser = make_optimiser(model.named_parameters(), optim)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
+    with engine_of_experts(model, zero.stage):
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
     gradients.forget_first_step(engine)
     if hasattr(optimiser, "layouts"):
         optimiser.layouts.update(gradients.layouts(engine))

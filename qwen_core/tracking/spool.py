@@ -6,9 +6,10 @@
 Each point is in MLflow once. The same point sent twice is one in MLflow, for its time is kept in the journal. A resumed
 run repeats the steps since its checkpoint: its points at steps that MLflow has already are dropped, metric by metric,
 for a resumed run computes the same. After a rollback they are not the same: `rewind` begins a new branch of the curves,
-whose points count anew, and notes it in the run's tag `qwen_core.rewinds`.
+whose points count anew, and notes it in the run's tag `qwen_core.rewinds`: the step that training went back to, the one
+that it came from, and when.
 
-For launch, on rank 0:
+`Signals` does this on rank 0:
 
     metric_log = MetricLog(plan.run, spool_folder(plan.state_uri))   # once in a worker
     metric_log.rewind(guards.rollbacks, step)                        # at a resume, and after each rollback
@@ -87,6 +88,7 @@ class MetricLog:
         self._journal = Journal(Path(folder) / f"{run.run_id}.jsonl", max_bytes)
         self._attempt = time.time_ns()
         self._branch = self._last_ms = 0
+        self._highest = -1
         self._interval = interval_seconds
         self._actions: dict[str, Callable[[], None]] = {}
         self._lock = threading.Lock()
@@ -106,6 +108,7 @@ class MetricLog:
         """
         now = self._now() if seconds is None else int(1000 * seconds)
         values = {_clean(name): float(value) for name, value in metrics.items()}
+        self._highest = max(self._highest, step)
         self._append({"step": step, "ms": now, "branch": self._branch, "values": values})
 
     def rewind(self, number: int, step: int) -> None:
@@ -118,7 +121,8 @@ class MetricLog:
         self._branch = number
         if number:
             # Points of the old branch are told from those of the new one by their time
-            self._append({"rewind": number, "step": step, "ms": self._now(later=True)})
+            line = {"rewind": number, "step": step, "from": self._highest, "ms": self._now(later=True)}
+            self._append(line)
 
     def put(self, name: str, action: Callable[[], None]) -> None:
         """Have the thread do something with MLflow, such as storing an artifact, until it succeeds.
@@ -254,9 +258,17 @@ class _Sender:
                 refused += self._log(metrics)
                 metrics = []
                 self._rewind(line)
-            elif line["branch"] >= len(self._rewinds):  # else an earlier attempt went through it up to the rollback
+            elif not self._was_left(line):
                 metrics += self._new_points(line)
         return refused + self._log(metrics)
+
+    def _was_left(self, line: dict[str, Any]) -> bool:
+        """Whether an earlier attempt went through this point of an old branch before it went back.
+
+        Beyond where it went back, this attempt is on a course of its own: not every device repeats a rollback exactly.
+        """
+        branch = line["branch"]
+        return branch < len(self._rewinds) and bool(line["step"] <= self._rewinds[branch]["from"])
 
     def _new_points(self, line: dict[str, Any]) -> list[Metric]:
         step, points = line["step"], []
@@ -272,7 +284,7 @@ class _Sender:
     def _rewind(self, line: dict[str, Any]) -> None:
         if line["rewind"] <= len(self._rewinds):
             return
-        rewinds = [*self._rewinds, {"step": line["step"], "ms": line["ms"]}]
+        rewinds = [*self._rewinds, {name: line[name] for name in ("step", "from", "ms")}]
         self._client.log_batch(self._run.run_id, tags=[RunTag(REWINDS_TAG, json.dumps(rewinds))])
         self._rewinds, self._known = rewinds, {}
 

@@ -28,42 +28,31 @@ and it refuses to start where a folder of the list is gone. Give each start a ru
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import json
-import os
-import shutil
+import math
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qwen_core import __version__
 from qwen_core.errors import ArtifactError
-from qwen_core.filesystem import reason_of
 from qwen_core.parallel.engine import Engine
-from qwen_core.parallel.snapshot import Taken, load_harmless, taking, with_snapshot
-from qwen_core.parallel.universal import cut_anew, describe, refresh
-from qwen_core.train.checkpoint_folder import (
-    MANIFEST,
-    CheckpointManifest,
-    CheckpointRoot,
-    FileSum,
-    Found,
-    folder_name,
-)
+from qwen_core.parallel.snapshot import taking
+from qwen_core.parallel.universal import describe
+from qwen_core.train.checkpoint_folder import CheckpointManifest, CheckpointRoot, Found, folder_name
+from qwen_core.train.checkpoint_reader import check_identity, fault_of, load, say
+from qwen_core.train.checkpoint_writer import Writing, worker_file
 from qwen_core.train.distributed import gather_objects, rank, share_object, world_size
-from qwen_core.train.random_state import random_state, restore_random_state
+from qwen_core.train.random_state import random_state
 
 Report = Callable[[int, str | None], None]
 """`(step, address on worker 0 or None)`: called on every worker after a checkpoint, in the main thread."""
 
-_ENGINE, _LOOP = "engine", "loop.json"
-_HANDOVER_SECONDS = 1800.0
 _FAILED_SAVES = 3
 
 
@@ -105,7 +94,7 @@ class Checkpoints:
         self._token = share_object(uuid.uuid4().hex[:8])
         self._damaged: set[str] = set()
         self._best = float("inf")
-        self._writing: _Writing | None = None
+        self._writing: Writing | None = None
         self._saves, self._failures, self._last_time = 0, 0, time.monotonic()
 
     def due(self, step: int, validation_loss: float | None = None) -> bool:
@@ -150,9 +139,10 @@ class Checkpoints:
         )
         stack = contextlib.ExitStack()
         taken = stack.enter_context(taking(engine))
-        texts = {_LOOP: json.dumps({**state, "step": step})} if rank() == 0 else {}
-        taken.states[_worker_file(rank())] = {"random": random_state(), **describe(engine)}
-        self._writing = _Writing(self.root, name, manifest, taken, texts, stack, self._tidy)
+        # the loop goes on adding to its lists
+        state = {name: copy.copy(value) for name, value in state.items()} | {"step": step}
+        taken.states[worker_file(rank())] = {"random": random_state(), **describe(engine)}
+        self._writing = Writing(self.root, name, manifest, taken, state, stack, self._tidy)
         self._writing.start()
         if validation_loss is not None:
             self._best = min(self._best, validation_loss)
@@ -178,17 +168,16 @@ class Checkpoints:
         """
         found = self._find()
         committed = [one for one in found if one.manifest or one.fault]
-        if len(found) > len(committed):
-            _say(
-                f"{len(found) - len(committed)} checkpoint(s) were never completed, because the run was killed: unused"
-            )
+        unfinished = len(found) - len(committed)
+        if unfinished:
+            say(f"{unfinished} checkpoint(s) were never completed, because the run was killed: unused")
         for one in committed:
             fault = one.fault or self._fault_of(one)
             if not fault:
                 self._best = min([loss for loss in map(_loss_of, found) if loss is not None], default=self._best)
                 return self._load(engine, one)
             self._damaged.add(one.name)
-            _say(f"checkpoint {self.root.uri}/{one.name} is damaged: {fault}. The one before it is used")
+            say(f"checkpoint {self.root.uri}/{one.name} is damaged: {fault}. The one before it is tried")
         if committed:
             raise ArtifactError(
                 f"all {len(committed)} checkpoints below {self.root.uri} are damaged, the latest of step "
@@ -257,67 +246,31 @@ class Checkpoints:
         return found
 
     def _fault_of(self, one: Found) -> str:
-        """Verify a checkpoint, each worker its share of the files; check first that it is of this run."""
-        assert one.manifest is not None
-        self._check_identity(one)
-        faults = []
-        for file in sorted(one.manifest.files)[rank() :: world_size()]:
-            faults.append(self.root.fault_of(one.name, file, one.manifest.files[file]))
-        every: list[list[str]] = gather_objects([fault for fault in faults if fault])
-        return "; ".join(fault for told in every for fault in told[:3])
-
-    def _check_identity(self, one: Found) -> None:
-        assert one.manifest is not None
-        lines = []
-        for name, wanted in self._identity.items():
-            lines += _differences(name, one.manifest.identity.get(name), wanted)
-        if lines:
-            raise ArtifactError(
-                f"checkpoint {self.root.uri}/{one.name} is of another run; a run goes on only from its own model, data "
-                "and tokenizer:\n  " + "\n  ".join(lines) + "\nGo back to the recipe that made it, or delete "
-                f"{self.root.uri} to train from step 0; to start from its weights, import its model folder instead"
-            )
+        check_identity(self.root, one, self._identity)
+        return fault_of(self.root, one)
 
     def _load(self, engine: Engine, one: Found) -> dict[str, Any]:
-        assert one.manifest is not None
-        started = time.monotonic()
-        inner = with_snapshot(engine)
-        is_same = one.manifest.plan == self._plan and one.manifest.workers == world_size()
-        with tempfile.TemporaryDirectory(prefix="qwen-core-checkpoint-") as target:
-            files = _needed(one.manifest) if is_same else list(one.manifest.files)
-            folder = self.root.bring(one.name, files, Path(target))
-            if is_same:
-                engine.load(str(folder / _ENGINE))
-                if inner.zero_optimization_stage() < 3:
-                    refresh(inner)
-            else:
-                was, now = _told(one.manifest), _plan_text(self._plan, world_size())
-                _say(f"checkpoint of step {one.step} was taken with {was}: cut anew for {now}")
-                cut_anew(engine, folder / _ENGINE, *_shards(folder, one.manifest))
-            own = _worker_file(rank())
-            if own in one.manifest.files:
-                restore_random_state(load_harmless(str(folder / own))["random"])
-            state: dict[str, Any] = json.loads((folder / _LOOP).read_text(encoding="utf-8"))
-        megabytes, seconds = one.manifest.bytes / 1e6, time.monotonic() - started
-        _say(f"resumed at step {one.step} from {self.root.uri}/{one.name} ({megabytes:,.1f} MB in {seconds:.1f} s)")
-        return state
+        return load(self.root, one, engine, self._plan)
 
     def _wait(self) -> None:
         """Wait for the checkpoint in flight, tell of it, and count failures."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
+        writing.written.wait()
+        fault = next(filter(None, gather_objects(writing.fault)), "")
+        if fault:
+            writing.is_given_up.set()
         writing.join()
+        fault = fault or share_object(writing.fault)
         if self._report is not None:
             self._report(writing.step, f"{self.root.uri}/{writing.folder}" if writing.is_committed else None)
-        if not writing.fault:
-            self._failures = 0
-            return
-        self._failures += 1
-        text = f"checkpoint of step {writing.step} could not be written ({writing.fault})"
+        self._failures = self._failures + 1 if fault else 0
+        text = f"checkpoint of step {writing.step} could not be written ({fault})"
         if self._failures >= _FAILED_SAVES:
             raise ArtifactError(f"{text}, the {self._failures}. in a row: check space and rights of {self.root.uri}")
-        print(f"{text}: training goes on, the one before it stays", flush=True)
+        if fault:
+            say(f"{text}: training goes on, the one before it stays")
 
     def _tidy(self, step: int) -> None:
         """Delete what is no longer needed: older checkpoints, damaged ones, and what killed starts left."""
@@ -332,86 +285,6 @@ class Checkpoints:
             is_in_flight = one.manifest is None and self._token in one.name and one.step >= step
             if one.name not in keep and not is_in_flight:
                 self.root.delete(one.name)
-
-
-class _Writing(threading.Thread):
-    """One checkpoint on its way to the disk."""
-
-    def __init__(
-        self,
-        root: CheckpointRoot,
-        name: str,
-        manifest: CheckpointManifest,
-        taken: Taken,
-        texts: Mapping[str, str],
-        stack: contextlib.ExitStack,
-        tidy: Callable[[int], None],
-    ) -> None:
-        super().__init__(name="checkpoint", daemon=True)
-        self._root, self._manifest, self._taken, self._texts = root, manifest, taken, texts
-        self._stack, self._tidy = stack, tidy
-        self._rank, self._workers = rank(), world_size()
-        self.folder, self.step = name, manifest.step
-        self.is_committed, self.fault = False, ""
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # training goes first where cores are scarce
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        started = time.monotonic()
-        try:
-            with self._stack:
-                files = self._files()
-            self._hand_over({"files": {file: [told.size, told.crc32] for file, told in files.items()}})
-            if self._rank == 0:
-                self._commit(started)
-        except Exception as fault:  # of whatever kind: training must hear of it, and so must the worker that commits
-            self.fault = reason_of(fault)
-            with contextlib.suppress(Exception):
-                self._hand_over({"fault": self.fault})
-
-    def _files(self) -> dict[str, FileSum]:
-        """Write this worker's files."""
-        self._taken.wait()
-        sums = {}
-        for file, state in self._taken.states.items():
-            place = file if file.startswith("worker-") else f"{_ENGINE}/{file}"
-            sums[place] = self._root.write(self.folder, place, lambda out, state=state: torch.save(state, out))
-        for file, path in self._taken.files.items():
-            with path.open("rb") as source:
-                sums[f"{_ENGINE}/{file}"] = self._root.write(
-                    self.folder, f"{_ENGINE}/{file}", lambda out, source=source: shutil.copyfileobj(source, out)
-                )
-        for file, text in self._texts.items():
-            sums[file] = self._root.write(self.folder, file, lambda out, text=text: out.write(text.encode()))
-        return sums
-
-    def _hand_over(self, told: Mapping[str, Any]) -> None:
-        self._root.write_text(self.folder, _handover(self._rank), json.dumps(told))
-
-    def _commit(self, started: float) -> None:
-        """Wait until every worker has handed over, then write the manifest: now the folder is a checkpoint."""
-        files, owners = {}, {}
-        for worker, told in enumerate(self._handed_over()):
-            if "fault" in told:
-                raise ArtifactError(f"worker {worker}: {told['fault']}")
-            for file, (size, crc32) in told["files"].items():
-                files[file], owners[file] = FileSum(size, crc32), worker
-        manifest = CheckpointManifest(**{**vars(self._manifest), "files": files, "owners": owners})
-        self._root.write_text(self.folder, MANIFEST, manifest.to_json())
-        self.is_committed = True
-        seconds = time.monotonic() - started
-        print(f"checkpoint of step {self.step}: {manifest.bytes / 1e6:,.1f} MB in {seconds:.1f} s", flush=True)
-        self._tidy(self.step)
-
-    def _handed_over(self) -> list[dict[str, Any]]:
-        names, waited = [_handover(worker) for worker in range(self._workers)], 0.01
-        limit = time.monotonic() + _HANDOVER_SECONDS
-        while not all(self._root.exist(self.folder, names)):
-            if time.monotonic() > limit:
-                raise ArtifactError(f"not all workers handed over their files within {_HANDOVER_SECONDS:.0f} s")
-            time.sleep(waited)
-            waited = min(1.0, waited * 1.5)
-        return [json.loads(self._root.read(self.folder, name) or b"{}") for name in names]
 
 
 def report_to_ray(step: int, uri: str | None) -> None:
@@ -431,50 +304,6 @@ def report_to_ray(step: int, uri: str | None) -> None:
         ray.train.report({"step": float(step)}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _say(text: str) -> None:
-    if rank() == 0:
-        print(text, flush=True)
-
-
-def _worker_file(number: int) -> str:
-    return f"worker-{number:05d}.pt"
-
-
-def _handover(number: int) -> str:
-    return f"handover-{number:05d}.json"
-
-
 def _loss_of(one: Found) -> float | None:
-    return one.manifest.validation_loss if one.manifest else None
-
-
-def _needed(manifest: CheckpointManifest) -> list[str]:
-    """Leave out other workers' shards of ZeRO, which are most of a checkpoint's bytes."""
-    mine = rank()
-    shared = [file for file in manifest.files if not ("zero_pp_rank" in file or file.startswith("worker-"))]
-    return shared + [file for file, owner in manifest.owners.items() if owner == mine and file not in shared]
-
-
-def _shards(folder: Path, manifest: CheckpointManifest) -> tuple[dict[int, list[str]], dict[int, Any]]:
-    """Tell which worker wrote which shards, and what it told of them."""
-    files: dict[int, list[str]] = {number: [] for number in range(manifest.workers)}
-    for file, owner in manifest.owners.items():
-        if file.startswith(f"{_ENGINE}/"):
-            files[owner].append(file.removeprefix(f"{_ENGINE}/"))
-    return files, {number: load_harmless(str(folder / _worker_file(number))) for number in files}
-
-
-def _told(manifest: CheckpointManifest) -> str:
-    return _plan_text(manifest.plan, manifest.workers)
-
-
-def _plan_text(plan: Mapping[str, Any], workers: int) -> str:
-    return ", ".join([f"{workers} worker(s)", *(f"{name}={value}" for name, value in sorted(plan.items()))])
-
-
-def _differences(name: str, theirs: Any, ours: Any) -> list[str]:
-    """Say where two values differ, field by field where they are mappings."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        keys = sorted(theirs.keys() | ours.keys())
-        return [line for key in keys for line in _differences(f"{name}.{key}", theirs.get(key), ours.get(key))]
-    return [] if theirs == ours else [f"{name}: the checkpoint has {theirs!r}, this run {ours!r}"]
+    loss = one.manifest.validation_loss if one.manifest else None
+    return None if loss is None or math.isnan(loss) else loss

@@ -25,6 +25,8 @@ from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch
 
 Ints = npt.NDArray[np.int64]
+_PADDING = -1
+"""Segment of what no model should count, such as a router for its experts' load."""
 
 
 def read_table(path: str) -> pa.Table:
@@ -113,9 +115,8 @@ class Conversations:
         labels = _spread(np.where(is_learnt, ids.astype(np.int64), IGNORE), at, shape, IGNORE)
         labels.reshape(-1)[row * shape[1] + start] = IGNORE  # nothing in its conversation stands before it
         segments = None
-        if self.is_packed:
-            segments = np.repeat(np.bincount(row, minlength=shape[0]), shape[1]).reshape(shape)  # padding is the last
-            segments.reshape(-1)[at] = np.repeat(number, sizes)
+        if self.is_packed or len(ids) < input_ids.size:  # without padding plain causal attention is right, and faster
+            segments = _spread(np.repeat(number, sizes), at, shape, _PADDING)
         extras = (
             {}
             if groups is None

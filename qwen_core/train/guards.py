@@ -5,11 +5,14 @@ A good step is applied. A bad one (loss NaN or infinite, loss spike, ...) is dro
 that led into it, as PaLM was trained (Chowdhery et al., 2022, arXiv 2204.02311, section 5.1: a checkpoint about 100
 steps older, 200 to 500 batches passed over). After `max_rollbacks` of those it gives up with a `DivergedError`.
 
-A spike is a loss more than `spike_score` robust standard deviations (1.4826 x the median absolute deviation) above the
-median of the last `window_steps` good steps. OLMo 2's trainer does this with mean and standard deviation, 6 of them
-over 128 steps; the median is taken here because one spike that was let through does not move it, and a further bound
-relative to the median because losses of small fine-tuning batches scatter widely. Gradient norms are judged in
-logarithms: their scatter is a matter of factors.
+A spike is a loss more than `spike_score` standard deviations above where the curve is now. OLMo 2's trainer does this
+with mean and standard deviation, 6 of them over 128 steps. Here where the curve is now is the median of the newest good
+steps, and the standard deviation comes from the median absolute deviation of the differences between neighbours among
+the last `window_steps`: a spike that was let through moves neither, and the steep slope of a run's beginning does not
+hide a spike. Losses are judged in logarithms, as long as they are positive: those of pretraining scatter so little that
+it makes no difference, those of small fine-tuning batches scatter by factors, and in plain numbers their long tail
+looks like spikes. A further bound relative to the median keeps a flat curve quiet. Gradient norms are judged in the
+same way. A loss that creeps up over many steps is no spike: the median creeps along.
 
 Everything is a function of the losses and norms, which are the same on every worker, and of `state()`, which travels
 with the checkpoints: all workers decide alike, and a resumed run decides like one that never stopped.
@@ -36,6 +39,7 @@ For the loop:
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _MOST_DOCUMENTS = 256  # named in one event
+_NEWEST = 16  # steps that tell where a curve is now
 _LEAST_HISTORY = 8  # a median of fewer says nothing
 
 
@@ -253,14 +258,14 @@ class Guards:
         if not math.isfinite(result.loss):
             found.append(("loss_not_finite", f"the loss is {result.loss}"))
         elif self._is_spike(result.loss):
-            median = statistics.median(self._losses)
-            found.append(("loss_spike", f"the loss is {result.loss:.4g}, the median before it {median:.4g}"))
+            usual = statistics.median(self._losses[-_NEWEST:])
+            found.append(("loss_spike", f"the loss is {result.loss:.4g}, before it about {usual:.4g}"))
         if self._is_overflow(result):
             if not found and result.loss_scale <= self._settings.min_loss_scale:
                 found.append(("loss_scale_collapsed", f"gradients overflow at a loss scale of {result.loss_scale:g}"))
         elif self._is_outlier(result.grad_norm):
-            median = math.exp(statistics.median(self._log_norms)) if self._log_norms else math.nan
-            text = f"the gradient norm is {result.grad_norm:.4g}, the median before it {median:.4g}"
+            usual = math.exp(statistics.median(self._log_norms[-_NEWEST:])) if self._log_norms else math.nan
+            text = f"the gradient norm is {result.grad_norm:.4g}, before it about {usual:.4g}"
             found.append(("grad_norm_outlier", text))
         return found
 
@@ -271,9 +276,13 @@ class Guards:
     def _is_spike(self, loss: float) -> bool:
         if self._next_step < self._settings.grace_steps or len(self._losses) < _LEAST_HISTORY:
             return False
-        median, sigma = _median_and_sigma(self._losses)
-        rise = loss - median
-        return rise > self._settings.spike_score * sigma and rise > self._settings.spike_rise_ratio * abs(median)
+        if loss > 0 and min(self._losses) > 0:
+            centre, sigma = _centre_and_sigma([math.log(value) for value in self._losses])
+            rise, least = math.log(loss) - centre, math.log1p(self._settings.spike_rise_ratio)
+        else:
+            centre, sigma = _centre_and_sigma(self._losses)
+            rise, least = loss - centre, self._settings.spike_rise_ratio * abs(centre)
+        return rise > self._settings.spike_score * sigma and rise > least
 
     def _is_outlier(self, grad_norm: float) -> bool:
         if math.isinf(grad_norm):
@@ -282,8 +291,8 @@ class Guards:
             return False
         if self._next_step < self._settings.grace_steps or len(self._log_norms) < _LEAST_HISTORY:
             return False
-        median, sigma = _median_and_sigma(self._log_norms)
-        rise = math.log(grad_norm) - median
+        centre, sigma = _centre_and_sigma(self._log_norms)
+        rise = math.log(grad_norm) - centre
         return rise > self._settings.grad_norm_score * sigma and rise > math.log(self._settings.grad_norm_ratio)
 
     def _event(self, kind: str, text: str, step: int, result: Step, describe: Callable[[], Sequence[str]]) -> Event:
@@ -318,7 +327,18 @@ class Guards:
         )
 
 
-def _median_and_sigma(values: Sequence[float]) -> tuple[float, float]:
-    """Compute median and robust standard deviation."""
-    median = statistics.median(values)
-    return median, _MAD_TO_SIGMA * statistics.median(abs(value - median) for value in values)
+def _centre_and_sigma(values: Sequence[float]) -> tuple[float, float]:
+    """Estimate where a curve is now and how it scatters, whatever its slope.
+
+    Args:
+        values: The last good steps', in order.
+
+    Returns:
+        The median of the newest ones; the robust standard deviation from the differences of neighbours, whose
+        scatter is sqrt(2) times that of the values.
+    """
+    centre = statistics.median(values[-_NEWEST:])
+    differences = [later - earlier for earlier, later in itertools.pairwise(values)]
+    middle = statistics.median(differences)
+    spread = statistics.median(abs(difference - middle) for difference in differences)
+    return centre, _MAD_TO_SIGMA * spread / math.sqrt(2)

@@ -6,6 +6,8 @@ job ─▶ check the plan ─▶ TorchTrainer ─▶ worker x N: task, model, en
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,14 +21,21 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Optimiser
 from qwen_core.errors import QwenCoreError, RecipeError
+from qwen_core.parallel.plan import Cluster, Spread, Work, check
 
 if TYPE_CHECKING:
     from qwen_core.model import CausalLM
+    from qwen_core.parallel.layout import Source
     from qwen_core.tracking.runs import StageRun
     from qwen_core.train.alerts import AlertPlan
+    from qwen_core.train.lora import Adapters
     from qwen_core.train.task import Task
 
 
+_RAY_TRAIN = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # each line would be told twice
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one more process to wait for, whose warning nobody here heeds
+}
 _CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
 """What workers say that lost touch with one that failed."""
 
@@ -40,8 +49,8 @@ class Plan:
         settings: Its recipe section.
         parallel: The recipe's.
         seed: The recipe's.
-        make_model: Builds the full model, the same on each worker.
-        make_task: Builds the stage's side of the loop; gets the full model, for a frozen reference.
+        make_model: Builds the model, the same on each worker: whole, or on the meta device, where `source` is given.
+        make_task: Builds the stage's side of the loop; gets the model.
         output_uri: Folder for `model/` and `history.jsonl`.
         state_uri: Folder for checkpoints.
         tokenizer_folder: Its files are laid beside the weights.
@@ -50,6 +59,9 @@ class Plan:
         run: The stage's MLflow run; without one nothing goes to MLflow.
         alerts: Where alerts go.
         identity: What a checkpoint must share with this run beside the model, such as fingerprints of its inputs.
+        source: Gives the weights of a model on the meta device, one whole parameter at a time.
+        learning_rate_scales: Factors on the learning rate by parameter name (muP).
+        adapters: What is trained instead of the weights; merged into them at the end, and left in `adapter/` too.
     """
 
     stage: str
@@ -66,48 +78,30 @@ class Plan:
     run: StageRun | None = None
     alerts: AlertPlan | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
+    source: Source | None = None
+    learning_rate_scales: Mapping[str, float] = field(default_factory=dict)
+    adapters: Adapters | None = None
 
 
-def check_plan(stage: str, settings: Optimiser, parallel: Parallel) -> None:
-    """Refuse a plan that cannot run, before anything starts.
+def check_plan(plan: Plan) -> None:
+    """Refuse what cannot run, before anything starts.
 
     Args:
-        stage: The stage's word.
-        settings: Its recipe section.
-        parallel: The recipe's.
+        plan: What is to be done; Ray is up.
 
     Raises:
-        RecipeError: Batch sizes do not divide, or the cluster has too few CPUs or GPUs.
+        RecipeError: A rule is broken; with the values, and the nearest plan that breaks none.
     """
-    _check_batches(stage, settings, parallel)
+    settings, parallel, have = plan.settings, plan.parallel, ray.cluster_resources()
     if settings.precision == "fp16" and not parallel.use_gpu:
         raise RecipeError(
-            f"{stage}.precision is fp16, which needs a GPU: on a CPU take bf16 (the same memory and speed, no loss "
-            f"scale), or set parallel.use_gpu"
+            f"{plan.stage}.precision is fp16, which needs a GPU: on a CPU take bf16 (the same memory and speed, no "
+            f"loss scale), or set parallel.use_gpu"
         )
-    have = ray.cluster_resources()
-    kind, needed = (
-        ("GPU", parallel.num_workers) if parallel.use_gpu else ("CPU", parallel.num_workers * parallel.cpus_per_worker)
-    )
-    if have.get(kind, 0) < needed:
-        raise RecipeError(
-            f"{stage} needs {needed:g} {kind}s (parallel.num_workers={parallel.num_workers}), the Ray cluster has "
-            f"{have.get(kind, 0):g}; lower parallel.num_workers or add nodes"
-        )
-
-
-def _check_batches(stage: str, settings: Optimiser, parallel: Parallel) -> None:
-    """Refuse batch sizes that cannot be dealt out evenly."""
-    one_pass = settings.micro_batch_size * parallel.data_size
-    for key in ("batch_ramp_start", "global_batch_size"):
-        size = getattr(settings, key)
-        if size is not None and size % one_pass:
-            nearest = max(1, round(size / one_pass)) * one_pass
-            raise RecipeError(
-                f"{stage}.{key} ({size}) must be a multiple of {stage}.micro_batch_size x the shares that a batch is "
-                f"dealt out to ({settings.micro_batch_size} x {parallel.data_size} = {one_pass}); the nearest is "
-                f"{nearest}"
-            )
+    spread = Spread(**{one.name: getattr(parallel, one.name) for one in dataclasses.fields(Spread)})
+    names = ("micro_batch_size", "global_batch_size", "batch_ramp_start", "optimizer", "compile")
+    work = Work(plan.stage, **{name: getattr(settings, name) for name in names}, has_adapters=bool(plan.adapters))
+    check(plan.make_model().config, spread, work, Cluster(have.get("CPU", 0), have.get("GPU", 0)))
 
 
 def train(plan: Plan) -> None:
@@ -117,12 +111,15 @@ def train(plan: Plan) -> None:
         plan: What to do.
 
     Raises:
+        RecipeError: The plan cannot run.
         QwenCoreError: Training failed more often than `max_failures`.
         DivergedError: It went astray, and going back to a checkpoint did not help.
     """
-    check_plan(plan.stage, plan.settings, plan.parallel)
+    check_plan(plan)
     workers = plan.parallel.num_workers
     print(f"[{plan.stage}] starting {workers} worker{'s' if workers > 1 else ''}", flush=True)
+    for name, value in _RAY_TRAIN.items():
+        os.environ.setdefault(name, value)
     try:
         result = _trainer(plan).fit()
     except Exception as error:
@@ -183,6 +180,8 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _work(config: dict[str, Any]) -> None:
     """What each worker does; what only workers need is imported there, for it takes seconds."""
+    if not config["plan"].parallel.use_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read when DeepSpeed is imported
     from qwen_core.train.worker import work
 
     work(config["plan"], config["started"])

@@ -17,8 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qwen_core.errors import RecipeError
-
-_MATRIX = re.compile(r"(.*)\.(lora_[AB])$")
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def add_adapters(model: nn.Module, adapters: Adapters, seed: int) -> None:
     """Freeze a model and give it adapters, in place.
 
     Args:
-        model: On any device, also meta; there `adapter_source` gives the adapters' values.
+        model: On any device, also meta; there a source gives the adapters' values too.
         adapters: Which and where.
         seed: Decides A.
 
@@ -107,29 +104,28 @@ def add_adapters(model: nn.Module, adapters: Adapters, seed: int) -> None:
             adapted = LoraLinear(module, adapters)
             if not adapted.lora_A.is_meta:
                 with torch.no_grad():
-                    adapted.lora_A.copy_(_first_a(f"{name}.lora_A", adapted.lora_A.shape, seed))
+                    adapted.lora_A.copy_(first_value(f"{name}.lora_A", module.weight.shape, adapters.rank, seed))
             setattr(model.get_submodule(path), last, adapted)
 
 
-def adapter_source(model: nn.Module, source: Callable[[str], Tensor], seed: int) -> Callable[[str], Tensor]:
-    """Let a source of a base model's weights give the adapters' first values too.
+def first_value(name: str, shape: Sequence[int], rank: int, seed: int) -> Tensor:
+    """Give what an adapter's matrix begins with, from the seed and its own name alone: the same on each worker.
 
     Args:
-        model: With adapters, on the meta device.
-        source: Gives the base's whole parameters by name.
+        name: Of `lora_A` or `lora_B`, in the full model.
+        shape: Of the weight that it sits beside, [out, in].
+        rank: Of the adapter.
         seed: Decides A.
 
     Returns:
-        A source for all parameters of the model.
+        A [rank, in], uniform; or B [out, rank], zeros.
     """
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters() if _MATRIX.match(name)}
-
-    def give(name: str) -> Tensor:
-        if name not in shapes:
-            return source(name)
-        return _first_a(name, shapes[name], seed) if name.endswith("lora_A") else torch.zeros(shapes[name])
-
-    return give
+    if name.endswith("lora_B"):
+        return torch.zeros(shape[0], rank)
+    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    bound = 1 / math.sqrt(shape[1])
+    return (torch.rand(rank, shape[1], generator=generator) * 2 - 1) * bound
 
 
 def merged(
@@ -208,11 +204,3 @@ def _merge_layer(
         held["weight"] = (weight.float() + adapters.scaling * (b.float() @ a.float())).to(weight.dtype)
     for last, tensor in held.items():
         yield f"{layer}.{last}" if layer else last, tensor
-
-
-def _first_a(name: str, shape: Sequence[int], seed: int) -> Tensor:
-    """Draw A, from the seed and its own name alone: the same on each worker, in whatever order layers are made."""
-    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    bound = 1 / math.sqrt(shape[1])
-    return (torch.rand(tuple(shape), generator=generator) * 2 - 1) * bound

@@ -67,7 +67,8 @@ PEAK_FLOPS = (
 """Highest rate of matrix products of a device, FLOP/s, by a part of its name."""
 
 PARTS = ("data", "forward", "backward", "optimiser", "communication")
-PAUSES = ("start", "validation", "checkpoint", "rollback")
+PAUSES = ("start", "between", "validation", "checkpoint", "rollback", "export")
+"""What may take longer than a step."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
@@ -110,6 +111,7 @@ class Meter:
         """
         self.tokens = tokens
         self.clock = clock
+        self.gpu = current_gpu()
         # What this worker is doing, since when, and how long its last steps took: for `Watch`, from its thread.
         self.phase = "start"
         self.next_step = 0
@@ -129,7 +131,7 @@ class Meter:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time a part of a step.
+        """Time a part of a step; `data` is the first, after which the step is on.
 
         Args:
             name: One of `PARTS`.
@@ -156,7 +158,7 @@ class Meter:
             with self._timed(name, self._pauses):
                 yield
         finally:
-            self.progress_at, self.phase = self.clock(), "step"
+            self.progress_at, self.phase = self.clock(), "between"
 
     @contextmanager
     def _timed(self, name: str, into: dict[str, float]) -> Iterator[None]:
@@ -181,7 +183,7 @@ class Meter:
         now = self.clock()
         self.step_seconds.append(now - self.progress_at)
         self.next_step = (self.next_step if step is None else step) + 1
-        self.progress_at, self.phase = now, "step"
+        self.progress_at, self.phase = now, "between"
         self._steps += 1
         self._step_tokens += result.tokens
         self.tokens += result.tokens
@@ -224,6 +226,12 @@ class Meter:
         return ratios | {"time/rest_ratio": max(0.0, 1 - sum(ratios.values()))}
 
 
+def current_gpu() -> int | None:
+    """Number of the GPU that this thread uses; none where CUDA was not started."""
+    is_started = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.current_device() if is_started else None
+
+
 def memory_figures() -> dict[str, float]:
     """Measure this worker's memory; peaks on a GPU are those since the last call.
 
@@ -231,15 +239,18 @@ def memory_figures() -> dict[str, float]:
         Bytes by name.
     """
     figures = {"system/resident_bytes": float(psutil.Process().memory_info().rss)}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if current_gpu() is not None:
         figures["system/gpu_allocated_peak_bytes"] = float(torch.cuda.max_memory_allocated())
         figures["system/gpu_reserved_peak_bytes"] = float(torch.cuda.max_memory_reserved())
         torch.cuda.reset_peak_memory_stats()
     return figures
 
 
-def memory_used_ratios() -> dict[str, float]:
+def memory_used_ratios(device: int | None = None) -> dict[str, float]:
     """Say how full the memories are that this worker lives in.
+
+    Args:
+        device: Number of this worker's GPU, if it has one; a thread does not know it by itself.
 
     Returns:
         0 to 1 by memory: `machine`, which is the container where one has a limit, and `gpu`.
@@ -249,10 +260,10 @@ def memory_used_ratios() -> dict[str, float]:
     limit, used = _cgroup()
     if limit is not None and 0 < limit < machine.total:
         ratios["machine"] = used / limit
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        free, total = torch.cuda.mem_get_info()
+    if device is not None:
+        free, total = torch.cuda.mem_get_info(device)
         # What torch has reserved but not allocated is free for the model
-        spare = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         ratios["gpu"] = 1 - (free + spare) / total
     return ratios
 

@@ -63,7 +63,7 @@ class Signals:
             stage: The stage's word.
             settings: The stage's `guards`.
             meter: Of this worker.
-            run: The stage's MLflow run; without one nothing goes to MLflow.
+            run: The stage's MLflow run; without one, or with one that is a folder, nothing goes to MLflow.
             state_uri: The stage's folder for checkpoints: metrics wait there, and a file there asks for a profile.
             alerts: Where alerts go.
             rank: Of this worker.
@@ -72,7 +72,8 @@ class Signals:
         """
         self._is_first, self._meter = rank == 0, meter
         self.events = EventLog(stage) if self._is_first else EventLog(stage, is_silent=True)
-        self._run, self._state_uri, self._settings, self._stage = run, state_uri, settings, stage
+        self._run = run if run is not None and run.run_id else None
+        self._state_uri, self._settings, self._stage = state_uri, settings, stage
         self._metric_log: MetricLog | None = None
         self._alerts: Alerts | None = None
         self._profiler: Profiler | None = None

@@ -141,7 +141,7 @@ class Watch:
         world_size: int,
         emit: Callable[[Event], None],
         before_exit: Callable[[], None] = lambda: None,
-        memory: Callable[[], Mapping[str, float]] = memory_used_ratios,
+        memory: Callable[[int | None], Mapping[str, float]] = memory_used_ratios,
         exit_process: Callable[[int], Any] = os._exit,
     ) -> None:
         """Prepare; `with` starts and stops the thread.
@@ -154,7 +154,7 @@ class Watch:
             world_size: Number of workers.
             emit: Takes events.
             before_exit: Called before a stalled process is ended, to pass on what is to be told; must not wait long.
-            memory: How full memories are, 0 to 1 by name.
+            memory: How full memories are, 0 to 1 by name; gets the number of this worker's GPU.
             exit_process: Ends the process.
         """
         self._settings, self._meter, self._board = settings, meter, board
@@ -188,7 +188,12 @@ class Watch:
         meter, now = self._meter, self._meter.clock()
         waited = now - meter.progress_at
         self._count += 1
-        beat = {"count": self._count, "step": meter.next_step, "phase": meter.phase, "memory": dict(self._memory())}
+        beat = {
+            "count": self._count,
+            "step": meter.next_step,
+            "phase": meter.phase,
+            "memory": dict(self._memory(meter.gpu)),
+        }
         self._board.put(self._rank, json.dumps(beat))
         beats = self._hear(now) if self._rank == 0 else []
         if waited > self._patience(self._stall_limit()) and self._told_stall != meter.progress_at:

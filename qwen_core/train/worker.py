@@ -5,6 +5,7 @@ task, model ─▶ engine ─▶ resume from the last checkpoint ─▶ loop ─
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import tempfile
@@ -27,6 +28,7 @@ from qwen_core.train.distributed import rank, share_object, world_size
 from qwen_core.train.engines import make_engine
 from qwen_core.train.guards import DivergedError
 from qwen_core.train.loop import Loop
+from qwen_core.train.lora import merged, save_adapter
 from qwen_core.train.meter import Meter, peak_flops
 from qwen_core.train.signals import Signals
 
@@ -54,7 +56,7 @@ def work(plan: Plan, started: float) -> None:
     task = plan.make_task(model)
     config = model.config
     _say(plan, started, "model and data are there, the engine starts")
-    engine = make_engine(model, plan.settings, plan.parallel)
+    engine = make_engine(model, plan.settings, plan.parallel, plan.source, plan.learning_rate_scales)
     del model
     keeper = _Keeper(plan, config)
     meter = Meter(sequences=len(task), devices=plan.parallel.num_workers, **_peak(plan, config, engine))
@@ -168,15 +170,21 @@ def _lay_tokenizer(plan: Plan, model_max_length: int, target: Path) -> None:
         told.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _finish(plan: Plan, model_config: ModelConfig, loop: Loop) -> None:
-    """Write the model folder and the history; the weights are gathered by all, written by rank 0."""
-    state = dict(loop.engine.parameters())
+def _finish(plan: Plan, config: ModelConfig, loop: Loop) -> None:
+    """Write the model folder and the history: rank 0 writes each weight as all workers have brought it together."""
+    kept: dict[str, torch.Tensor] = {}
+    parameters = loop.engine.parameters()
+    if plan.adapters is not None:
+        parameters = merged(parameters, plan.adapters, kept)
     if rank() != 0:
+        collections.deque(parameters, maxlen=0)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_pretrained(model_config, state, folder / "model", plan.eos_token_id, plan.pad_token_id)
-        _lay_tokenizer(plan, model_config.max_position_embeddings, folder / "model")
+        save_pretrained(config, parameters, folder / "model", plan.eos_token_id, plan.pad_token_id)
+        _lay_tokenizer(plan, config.max_position_embeddings, folder / "model")
+        if plan.adapters is not None:
+            save_adapter(kept, plan.adapters, folder / "adapter")
         lines = "".join(json.dumps(event) + "\n" for event in loop.history)
         (folder / "history.jsonl").write_text(lines, encoding="utf-8")
         upload(name, plan.output_uri)

@@ -15,6 +15,7 @@ SPARSE = ["model_type=qwen3_moe", "num_experts=8", "num_experts_per_tok=2", "moe
         (["num_key_value_heads=3"], "num_attention_heads (4) must be a multiple of num_key_value_heads (3)"),
         (["head_dim=33"], "head_dim (33) must be even"),
         (["num_experts=8", "num_experts_per_tok=2"], "'qwen3' is dense, but num_experts, num_experts_per_tok are set"),
+        (["init=mup"], "set tie_word_embeddings to false"),
         (["router_z_loss_coef=0.1"], "'qwen3' is dense, but router_z_loss_coef is set"),
         (["model_type=qwen3_moe", "num_experts=8"], "needs num_experts_per_tok, moe_intermediate_size"),
         ([*SPARSE, "num_experts_per_tok=9"], "num_experts_per_tok (9) is more than num_experts (8)"),

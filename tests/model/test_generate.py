@@ -1,12 +1,19 @@
-"""Generation: the cache changes nothing, stops are kept, seeds decide; initialisation; wrong folders."""
-
-import json
+"""Generation: the cache changes nothing, stops are kept, seeds decide; batches and streams equal one prompt alone."""
 
 import pytest
 import torch
 
-from qwen_core.errors import ArtifactError
-from qwen_core.model import CausalLM, ModelConfig, Sampling, generate, initialise, load_pretrained, save_pretrained
+from qwen_core.errors import InputError
+from qwen_core.model import (
+    CausalLM,
+    KeyValueCache,
+    ModelConfig,
+    Sampling,
+    generate,
+    generate_batch,
+    initialise,
+    stream,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +56,71 @@ def test_repetition_penalty_forbids_what_was_said_when_it_is_large(model):
     assert len({3, *new}) == 13
 
 
-def test_initialisation_scales_residual_outputs_down_with_depth(model):
-    layer = model.model.layers[0]
-    assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(0.2, rel=0.1)
-    assert layer.mlp.down_proj.weight.std().item() == pytest.approx(0.2 / 4**0.5, rel=0.1)
-    assert (layer.input_layernorm.weight == 1).all()
+@pytest.fixture(scope="module", params=["qwen2", "qwen3", "qwen2_moe", "qwen3_moe"])
+def each_family(request):
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    extra = experts if request.param.endswith("moe") else {}
+    if request.param == "qwen2_moe":
+        extra = extra | {"shared_expert_intermediate_size": 24}
+    config = ModelConfig(50, 32, 48, 2, 4, 2, 16, 64, initializer_range=0.2, model_type=request.param, **extra)
+    made = CausalLM(config).eval()
+    initialise(made, seed=1)
+    return made
 
 
-def test_folder_that_is_no_model_is_refused(tmp_path, model):
-    with pytest.raises(ArtifactError, match=r"no config\.json"):
-        load_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ArtifactError, match="'llama'"):
-        load_pretrained(tmp_path)
-    save_pretrained(model.config, model.state_dict(), tmp_path)
-    tree = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(tree | {"hidden_size": 64}))
-    with pytest.raises(ArtifactError, match="do not fit"):
-        load_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ArtifactError, match="never loaded"):
-        load_pretrained(tmp_path)
+def test_every_family_generates_a_batch_as_each_alone(each_family):
+    prompts = [[3, 1, 4], [1], [5, 9, 2, 6, 5], [3, 1, 4, 1]]
+    alone = [generate(each_family, prompt, 10) for prompt in prompts]
+    assert generate_batch(each_family, prompts, 10) == alone
+
+
+def test_sequences_of_a_batch_end_and_sample_by_themselves(model):
+    prompts = [[3, 1, 4], [1], [5, 9, 2, 6, 5]]
+    free = generate_batch(model, prompts, 10)
+    stop = free[0][2]
+    expected = [new[: new.index(stop) + 1] if stop in new else new for new in free]
+    assert generate_batch(model, prompts, 10, stop_ids=[stop]) == expected
+    sampled = generate_batch(model, prompts, 6, Sampling(1.5, seed=7))
+    assert sampled == [generate(model, p, 6, Sampling(1.5, seed=7 + i)) for i, p in enumerate(prompts)]
+    assert generate_batch(model, prompts, 0) == [[], [], []]
+
+
+def test_a_stream_gives_each_token_before_the_next_is_computed(model):
+    calls = []
+    hook = model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    tokens = stream(model, [3, 1, 4], 8)
+    first = next(tokens)
+    assert len(calls) == 1
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    assert [first, *tokens] == generate(model, [3, 1, 4], 8)
+    hook.remove()
+
+
+def test_a_cache_that_outgrows_its_buffer_changes_nothing(model, monkeypatch):
+    monkeypatch.setattr("qwen_core.model.cache._GROWTH_TOKENS", 1)
+    expected = generate(model, [3, 1, 4], 20)
+    monkeypatch.undo()
+    assert generate(model, [3, 1, 4], 20) == expected
+
+
+def test_several_tokens_after_cached_ones_see_all_before_them(model):
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+    cache = KeyValueCache()
+    parts = [model(part, cache=cache) for part in ids.split([3, 3, 1], 1)]
+    assert cache.length == 7
+    assert torch.allclose(torch.cat(parts, 1), model(ids), atol=1e-5)
+
+
+def test_generation_ends_where_the_positions_of_the_model_do(model):
+    assert len(generate(model, [1] * 60, 50)) == 4
+    assert [len(new) for new in generate_batch(model, [[1] * 60, [1] * 10], 20)] == [4, 20]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [([], "a prompt is empty"), ([3, 50], "token 50, the model's vocabulary is 50"), ([1] * 64, "64 tokens")],
+)
+def test_prompts_that_cannot_be_continued_are_refused(model, prompt, told):
+    for function in (lambda: generate(model, prompt, 5), lambda: generate_batch(model, [[1], prompt], 5)):
+        with pytest.raises(InputError, match=told):
+            function()

@@ -76,7 +76,7 @@ def test_block_equals_transformers_in_output_and_gradients(family: str, normalis
 def test_grouped_product_equals_a_loop_with_zero_gradients_for_idle_experts(
     is_grouped: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moe, "has_grouped_mm", lambda left, right: is_grouped)
+    monkeypatch.setattr(moe, "has_grouped_mm", lambda rows, width: is_grouped)
     counts = torch.tensor([0, 5, 0, 2, 4])
     x = torch.randn(11, 16, dtype=dtype, requires_grad=True)
     weight = torch.randn(5, 8, 16, dtype=dtype, requires_grad=True)
@@ -202,3 +202,35 @@ def test_metrics_of_a_collapsed_and_of_an_even_layer() -> None:
 
 def test_a_model_without_sparse_layers_has_no_router() -> None:
     assert router_of(torch.nn.Linear(2, 2)) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_on_a_gpu_the_block_equals_the_cpu(dtype: torch.dtype) -> None:
+    """bf16 goes through the grouped kernel, fp16 through the loop; both against fp32 on the CPU."""
+    figures = Figures(hidden_size=64, moe_intermediate_size=32, num_experts_per_tok=1)  # one expert: no near ties
+    block = filled(SparseMoeBlock(figures))
+    x = torch.randn(2, 100, 64).to(dtype).float()
+    block.to(dtype).float()
+    expected = block(x)
+    expected.square().mean().backward()
+    gradients = [parameter.grad for parameter in block.parameters()]
+    block.zero_grad()
+    block.to("cuda", dtype)
+    found = block(x.to("cuda", dtype))
+    found.float().square().mean().backward()
+    torch.testing.assert_close(found.float().cpu(), expected, rtol=0.05, atol=0.05)
+    for parameter, gradient in zip(block.parameters(), gradients, strict=True):
+        gap = (parameter.grad.float().cpu() - gradient).norm()
+        assert gap < 0.05 * gradient.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_grouped_kernel_leaves_no_rubbish_for_idle_experts() -> None:
+    x = torch.randn(64, 32, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    weight = torch.randn(4, 16, 32, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    grouped_linear(x, weight, torch.tensor([0, 40, 0, 24], device="cuda")).sum().backward()
+    assert weight.grad is not None
+    assert not weight.grad[0].any() and not weight.grad[2].any() and weight.grad[1].any()

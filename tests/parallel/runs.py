@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-import torch
-
+from qwen_core.parallel.engine import Objective
 from tests.parallel.tiny import (
     OPTIM,
     Outcome,
@@ -29,8 +27,13 @@ def make_engine(changes: dict[str, Any], arguments: dict[str, Any]) -> Any:
 
     config = tiny_config(**changes)
     weights = {name: weight.detach() for name, weight in tiny_model(config).named_parameters()}
-    defaults: dict[str, Any] = {"optim": OPTIM, "precision": "fp32", "micro_batch_size": 2}
+    defaults: dict[str, Any] = {"optim": OPTIM, "precision": "fp32", "micro_batch_size": 2, "balance": "micro_batch"}
     return PipeEngine(config, weights.__getitem__, **defaults | arguments)
+
+
+def run_each(calls: list[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+    """Call several of this file's functions in turn: starting the processes takes longer than they do."""
+    return [globals()[name](*arguments) for name, arguments in calls]
 
 
 def run_plans(plans: list[Plan]) -> list[Outcome]:
@@ -51,6 +54,8 @@ def run_uneven(plan: Plan) -> Outcome:
 
     engine.step = step_after_a_refused_one
     outcome = train_spread(engine, steps=uneven_steps())
+    poisoned = step(refused, lambda losses, batch: Objective(losses.sum() * float("nan")), rate=1.0)
+    assert not poisoned.is_applied
     outcome.measured = engine.measure(make_batches(9, rows=1, length=21)[0])
     return outcome
 
@@ -63,9 +68,6 @@ def run_resumed(plan: Plan, folder: str) -> list[Any]:
     engine.save(folder, {"step": 3})
     train_spread(engine)
     results.append(dict(engine.parameters()))
-    changes, arguments = plan
-    other = make_engine(changes, arguments | {"optim": dataclasses.replace(OPTIM, learning_rate=0.3)})
-    train_spread(other)
     other = make_engine(*plan)
     mine = share(make_batches(5), other.shard.rank, other.shard.size)
     other.step(mine, criterion, rate=1.0)
@@ -76,17 +78,22 @@ def run_resumed(plan: Plan, folder: str) -> list[Any]:
 
 
 def run_precisions(plan: Plan, precisions: list[str]) -> dict[str, list[float]]:
-    """Tell the losses in each precision, and the experts' loads of the last."""
-    losses = {}
+    """Tell losses, norms and a measure after a step that was not a number, in each precision."""
+    changes, arguments = plan
+    results = {}
     for precision in precisions:
-        changes, arguments = plan
         engine = make_engine(changes, arguments | {"precision": precision})
-        losses[precision] = train_spread(engine).losses
-        for name, value in engine.report().items():
-            losses.setdefault(name, []).append(value)
-    return losses
+        outcome = train_spread(engine)
+        mine = share(make_batches(5), engine.shard.rank, engine.shard.size)
+        poisoned = engine.step(mine, lambda losses, batch: Objective(losses.sum() * float("nan")), rate=1.0)
+        assert not poisoned.is_applied, precision
+        results[precision] = outcome.losses + outcome.norms + [float(engine.measure(make_batches(9)[0]).mean())]
+    return results
 
 
-def gather_all(plan: Plan) -> dict[str, torch.Tensor]:
-    """Gather the weights as they were given."""
-    return dict(make_engine(*plan).parameters())
+def run_report(plan: Plan) -> dict[str, float]:
+    """Tell the experts' loads after three steps."""
+    engine = make_engine(*plan)
+    train_spread(engine)
+    figures: dict[str, float] = engine.report()
+    return figures

@@ -104,7 +104,7 @@ def train_alone(
 ) -> Outcome:
     """Train in this process: one gradient of the whole batch, clipped, one step of the same optimiser."""
     model, outcome = tiny_model(config), Outcome()
-    router = router_of(model)
+    router = router_of(model, "micro_batch")  # the whole batch's balance depends on which pass comes first
     optimiser = make_optimiser(model.named_parameters(), optim)
     for batches, rate in zip(steps or three_steps(), rates, strict=True):
         count = sum(batch.count for batch in batches)
@@ -129,9 +129,7 @@ def train_alone(
     return outcome
 
 
-def train_spread(
-    engine: Any, rates: Sequence[float] = RATES, steps: Sequence[list[Batch]] | None = None
-) -> Outcome:
+def train_spread(engine: Any, rates: Sequence[float] = RATES, steps: Sequence[list[Batch]] | None = None) -> Outcome:
     """Train the same through an engine; every worker calls it."""
     outcome = Outcome()
     for batches, rate in zip(steps or three_steps(), rates, strict=True):

@@ -1,6 +1,7 @@
 """What the processes of `test_zero.py` do: train tiny models under ZeRO and tell losses, norms and weights."""
 
 import dataclasses
+import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,8 @@ class Case:
     is_meta: bool = False
     passes: tuple[int, ...] = ()
     grad_clip: float = 1.0
+    learning_rate: float = 1e-2
+    use_gpu: bool = False
 
 
 def examples(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,10 +86,15 @@ def build(case: Case) -> ZeroEngine:
         source = whole.state_dict().__getitem__
     return ZeroEngine(
         model,
-        zero=Zero(case.stage, offload_optimizer=case.offload, offload_parameters=case.offload_parameters),
+        zero=Zero(
+            case.stage,
+            offload_optimizer=case.offload,
+            offload_parameters=case.offload_parameters,
+            nvme_path=tempfile.gettempdir(),
+        ),
         precision=case.precision,
-        optim=Optimisation(name=case.optimizer, learning_rate=1e-2, grad_clip=case.grad_clip),
-        use_gpu=False,
+        optim=Optimisation(name=case.optimizer, learning_rate=case.learning_rate, grad_clip=case.grad_clip),
+        use_gpu=case.use_gpu,
         source=source,
     )
 
@@ -100,11 +108,12 @@ def train(case: Case) -> dict:
         total = token_losses.sum()
         return Objective(total * float("nan") if step == case.poison else total)
 
+    def accept(loss: float) -> bool:
+        return step != case.refuse
+
     for step in range(STEPS):
-        if step == case.refuse == -2:
-            continue
         batches = batches_of(step, case.micro, engine.shard.rank, engine.shard.size)
-        result = engine.step(batches, criterion, rate=1.0, accept=lambda loss: step != case.refuse)
+        result = engine.step(batches, criterion, rate=1.0, accept=accept)
         losses.append(result.loss)
         norms.append(result.grad_norm)
         applied.append(result.is_applied)
@@ -119,8 +128,15 @@ def train(case: Case) -> dict:
         "measured": measured,
         "weights": weights,
         "figures": engine.report(),
+        "masters": masters_moved(engine),
         "kind": type(engine.deepspeed.optimizer).__name__,
     }
+
+
+def masters_moved(engine: ZeroEngine) -> float:
+    """Tell how far the master weights are from the weights that the model computes with, which are rounded."""
+    flats = getattr(engine.deepspeed.optimizer, "single_partition_of_fp32_groups", [])
+    return max((float((flat.detach() - flat.detach().bfloat16().float()).abs().max()) for flat in flats), default=0.0)
 
 
 def skip(case: Case) -> dict:

@@ -130,6 +130,17 @@ def unexpected_name(seed):
     return parts.run(curve("figures/B", parts.held_steps, parts.held), leave_out=("validation/loss",))
 
 
+def validation_in_another_run(seed):
+    parts = trainer(seed)
+    dot = run(curve("eval_loss", [parts.last], [3.1]), run_id="e" * 32, name="capable-auk-759")
+    return parts.run(*summaries(parts), leave_out=("eval_loss",), siblings=(dot,), params={"eval_strategy": "no"})
+
+
+def validation_in_another_run_seen_from_there(seed):
+    trained = trainer(seed).run(leave_out=("eval_loss",), run_id="f" * 32)
+    return run(curve("eval_loss", [1000], [3.1]), siblings=(trained,))
+
+
 def evaluated_once_at_end(seed):
     parts = trainer(seed)
     point = curve("eval_loss", [parts.last], [3.1], seconds=[START + parts.last + 5])
@@ -461,6 +472,7 @@ def noisy_training(seed):
 
 
 PLANTED = {
+    "validation_in_another_run_seen_from_there": "validation_in_another_run",
     "nan_filtered_by_the_trainer": "nan_filtered",
     "diverged_without_nan": "diverged",
     "jump_down_after_a_rewind": "jump_after_resume",
@@ -598,8 +610,18 @@ def preference(seed):
     return parts.run(curve("eval_rewards/accuracies", parts.held_steps, 0.5 + parts.held_steps / 4000))
 
 
+def preference_with_a_term_of_its_own(seed):
+    """Training adds the loss of the chosen answer, validation does not."""
+    parts = Parts(seed)
+    parts.train = 2.0 - 0.3 * parts.steps / 1000 + parts.random.normal(0, 0.02, len(parts.steps))
+    parts.held = 0.69 - 0.2 * parts.held_steps / 1000
+    accuracy = curve("validation/preference_accuracy", parts.held_steps, 0.5 + parts.held_steps / 4000)
+    return parts.run(accuracy, tags={"qwen_core.stage": "dpo"})
+
+
 HEALTHY = (
     *(healthy, noisy_but_healthy, run_of_three_steps, run_of_one_point_a_step, long_run, spike_in_the_warm_up),
     *(curriculum, resumed_exactly, healthy_trainer, healthy_keras, epochs_without_pattern, log_spaced_validation),
     *(warm_restarts, scale_that_settles, often_clipped, sweep, test_loss_at_the_end, slowly_finetuned, preference),
+    preference_with_a_term_of_its_own,
 )

@@ -69,7 +69,7 @@ def test_word_that_is_no_id_is_a_name_and_a_missing_path_is_told(tmp_path):
     with pytest.raises(InputError, match="there is no database"):
         address_of(f"sqlite:///{tmp_path}/gone.db")
     assert not (tmp_path / "gone.db").exists()
-    with pytest.raises(InputError, match="holds no history: looked for history.jsonl"):
+    with pytest.raises(InputError, match=r"holds no history: looked for history\.jsonl"):
         address_of(str(tmp_path))
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(InputError, match="is no history"):
@@ -89,6 +89,13 @@ def test_history_comes_whole_with_nan_infinity_settings_and_status(mlflow_uri):
     assert _found([run]) == [["diverged"]]
 
 
+def test_metric_that_was_asked_for_is_read_whatever_its_name(mlflow_uri):
+    odd = doctor_runs.curve("figures/B", range(10), range(10))
+    run_id = store(mlflow_uri, doctor_runs.Parts(0).run(odd))
+    assert "figures/B" in read_runs(run_id, mlflow_uri)[0].others
+    assert len(read_runs(run_id, mlflow_uri, ["figures/B"])[0].curves["figures/B"]) == 10
+
+
 def test_pieces_of_a_resumed_training_are_found_in_the_experiment(mlflow_uri):
     planted = doctor_runs.run_per_resume(0)
     for piece in planted.siblings:
@@ -97,6 +104,15 @@ def test_pieces_of_a_resumed_training_are_found_in_the_experiment(mlflow_uri):
     run_id = store(mlflow_uri, planted, "middle")
     (run,) = read_runs(run_id, mlflow_uri)
     assert len(run.siblings) == 2 and _found([run]) == [["run_per_resume"]]
+
+
+def test_validation_that_the_trainer_logged_into_a_run_of_its_own_is_found_from_both_sides(mlflow_uri):
+    planted = doctor_runs.validation_in_another_run(0)
+    trained = store(mlflow_uri, planted, "once")
+    dot = store(mlflow_uri, planted.siblings[0], "capable-auk-759")
+    for run_id, other in ((trained, dot), (dot, trained)):
+        runs = read_runs(run_id, mlflow_uri)
+        assert _found(runs) == [["validation_in_another_run"]] and runs[0].siblings[0].run_id == other
 
 
 def test_run_key_and_pipeline_run_lead_to_the_training_stages(mlflow_uri):
@@ -132,7 +148,7 @@ def test_unknown_id_and_name_are_told_with_what_there_is(mlflow_uri):
     with pytest.raises(InputError, match=f"no run {ID}") as told:
         read_runs(ID, mlflow_uri)
     assert run_id in str(told.value)
-    with pytest.raises(InputError, match="no run key and no run with the name 'fine-rum'.*the nearest: fine-run"):
+    with pytest.raises(InputError, match=r"no run key and no run with the name 'fine-rum'.*the nearest: fine-run"):
         read_runs("fine-rum", mlflow_uri)
 
 
@@ -141,7 +157,7 @@ def test_run_without_metrics_is_told_so(mlflow_uri):
     run_id = client.create_run("0", run_name="empty").info.run_id
     with pytest.raises(InputError, match=r"has no metrics.*report_to=mlflow"):
         read_runs(run_id, mlflow_uri)
-    with pytest.raises(InputError, match="no runs? with metrics"):
+    with pytest.raises(InputError, match=r"no runs? with metrics"):
         read_runs(mlflow_uri, mlflow_uri)
 
 

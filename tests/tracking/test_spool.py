@@ -157,6 +157,19 @@ def test_after_a_rollback_the_new_course_is_logged_and_a_resume_repeats_neither(
     assert len(json.loads(server.tags[REWINDS_TAG])) == 1
 
 
+def test_where_a_resume_does_not_repeat_the_rollback_its_own_course_is_logged(server, tmp_path):
+    first = metric_log(server, tmp_path)
+    branch(first, range(1, 11), 0.0)
+    first.rewind(1, 4)
+    branch(first, range(5, 8), 0.5)
+    first.close(10)
+    again = metric_log(server, tmp_path)  # from the checkpoint of before the rollback
+    branch(again, range(5, 14), 0.25)
+    again.close(10)
+    assert [value for key, step, value, _ in server.points][-3:] == [11.25, 12.25, 13.25]
+    assert len(server.points) == 10 + 3 + 3
+
+
 def test_a_name_that_mlflow_refuses_for_good_holds_up_nothing(server, tmp_path, caplog):
     server.refused = {"bad"}
     log = metric_log(server, tmp_path)

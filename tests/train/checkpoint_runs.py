@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.parallel.expert_runs import SPARSE
 from tests.parallel.tiny import OPTIM, criterion, make_batches, share, tiny_config, tiny_model
 
 IDENTITY = {"model": {"hidden_size": 32, "vocab_size": 64}, "data": "d1", "tokenizer": "t1"}
@@ -21,12 +22,13 @@ def make(plan: dict[str, Any]) -> Any:
     groups.mpu = None  # DeepSpeed remembers the pipeline that this process had before
     plan = dict(plan)
     precision, optimiser = plan.pop("precision", "fp32"), plan.pop("optimizer", "adamw")
-    config = tiny_config(tie_word_embeddings=plan.pop("tied", False))
+    sparse = SPARSE if plan.pop("sparse", False) else {}
+    config = tiny_config(tie_word_embeddings=plan.pop("tied", False), **sparse)
     model, optim = tiny_model(config), replace(OPTIM, name=optimiser)
     if "zero" in plan:
         from qwen_core.parallel.zero import Zero, ZeroEngine
 
-        zero = Zero(stage=plan["zero"], persist_numbers=plan.get("persist_numbers", 100))
+        zero = Zero(stage=plan["zero"], expert=plan.get("expert", 1), persist_numbers=100)
         return ZeroEngine(model, zero=zero, precision=precision, optim=optim, use_gpu=False)
     from qwen_core.parallel.pipe_engine import PipeEngine
 
@@ -42,29 +44,35 @@ def step(engine: Any, number: int) -> float:
 
 
 def run(
-    plan: dict[str, Any], uri: str, first: int, last: int, save_at: tuple[int, ...], **settings: Any
+    plan: dict[str, Any], uri: str, first: int, last: int, save_at: tuple[int, ...], back_at: int = -1
 ) -> dict[str, Any]:
-    """Restore where there is something to restore, train some steps, save where told."""
+    """Restore where there is something to restore, train some steps, save where told, once go back to the last save."""
     from qwen_core.train.checkpoint import Checkpoints
 
     engine = make(plan)
-    keeper = Checkpoints(uri, identity=IDENTITY, plan=plan, every_steps=10**9, **settings)
+    keeper = Checkpoints(uri, identity=IDENTITY, plan=plan, every_steps=10**9)
     state = keeper.restore(engine)
     begun = state["step"] if state else first
     losses = list(state["losses"]) if state else []
-    for number in range(begun, last):
-        losses.append(step(engine, number))
-        if number + 1 in save_at:
-            keeper.save(engine, number + 1, {"losses": losses}, validation_loss=losses[-1])
+    done = begun
+    while done < last:
+        losses.append(step(engine, done))
+        done += 1
+        if done in save_at:
+            keeper.save(engine, done, {"losses": losses}, validation_loss=losses[-1])
+        if done == back_at:
+            state, back_at = keeper.go_back(engine, max(keeper.steps())), -1
+            done, losses = state["step"], list(state["losses"])
     keeper.finish()
     drawn = [float(torch.rand(1)), float(np.random.rand()), random.random()]
     return {"begun": begun, "losses": losses, "drawn": drawn, "weights": dict(engine.parameters())}
 
 
-def run_plans(plans: list[tuple[dict[str, Any], str, int, int, tuple[int, ...]]]) -> list[dict[str, Any]]:
-    """Run several in turn."""
+def run_plans(plans: list[tuple[int, dict[str, Any], str, int, int, tuple[int, ...]]]) -> list[dict[str, Any]]:
+    """Run several in turn, each with a seed of its own for what is drawn beside the training."""
     outcomes = []
-    for number, plan in enumerate(plans):
-        random.seed(number), np.random.seed(number), torch.manual_seed(number)
+    for seed, *plan in plans:
+        random.seed(seed + torch.distributed.get_rank())
+        np.random.seed(seed + torch.distributed.get_rank())
         outcomes.append(run(*plan))
     return outcomes

@@ -71,11 +71,15 @@ def test_a_batch_is_what_it_is_by_hand(tmp_path, packed_seq_len, chunk):
         padding = batch.input_ids.shape[1] - len(ids)
         assert batch.input_ids[row].tolist() == ids + [0] * padding
         assert batch.labels[row].tolist() == labels + [IGNORE] * padding
-        if packed_seq_len:
-            assert batch.segment_ids[row].tolist() == segments + [len(members)] * padding
-    assert (batch.segment_ids is None) == (packed_seq_len is None)
+        assert batch.segment_ids[row].tolist() == segments + [-1] * padding
     assert batch.count == float((batch.labels != IGNORE).sum())
     assert batch.tokens == sum(len(told_by_hand(table, [int(o[1:]) for o in name.split()])[0]) for name in names)
+
+
+def test_a_batch_without_padding_needs_no_segments():
+    rows = Conversations(conversations())
+    assert rows.batch([3]).segment_ids is None and rows.batch([3, 3]).segment_ids is None
+    assert rows.batch([3, 4]).segment_ids is not None
 
 
 def test_every_conversation_is_in_one_packed_row_and_rows_are_full_and_of_one_width():

@@ -20,8 +20,8 @@ CLOCKS = ("seconds", "tokens_per_second", "per_second", "mfu", "memory")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray of its own that outlives the drivers."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    """A Ray of its own that outlives the drivers; without its dashboard a dead driver's CPUs stay taken for a while."""
+    ray.init(address="local", num_cpus=6, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 

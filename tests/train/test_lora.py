@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 from qwen_core.errors import RecipeError
 from qwen_core.model import CausalLM, ModelConfig, initialise, load_pretrained, save_pretrained
 from qwen_core.parallel.optimisers import Optimisation, make_optimiser
-from qwen_core.train.lora import Adapters, LoraLinear, adapter_source, add_adapters, merged, save_adapter, trained_share
+from qwen_core.train.lora import Adapters, LoraLinear, add_adapters, merged, save_adapter, trained_share
+from qwen_core.train.weights import AdaptedWeights, FolderWeights, empty_model
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -82,15 +83,15 @@ def test_merged_weights_and_peft_give_the_logits_of_the_trained_model(tmp_path, 
     assert torch.allclose(folded(IDS).logits, expected, atol=1e-5)
 
 
-def test_first_values_depend_on_seed_and_name_alone_and_a_source_gives_them_to_a_model_without_data():
+def test_first_values_depend_on_seed_and_name_alone_and_a_source_gives_them_to_a_model_without_data(tmp_path):
     adapters = Adapters(4, 8.0, ("q_proj", "down_proj"))
     model = tiny()
-    base = dict(model.state_dict())
+    save_pretrained(model.config, model.state_dict(), tmp_path, 0, 0)
     add_adapters(model, adapters, seed=5)
-    with torch.device("meta"):
-        empty = CausalLM(model.config)
-    add_adapters(empty, adapters, seed=5)
-    source = adapter_source(empty, base.__getitem__, seed=5)
+    source = AdaptedWeights(FolderWeights(model.config, str(tmp_path)), model.config, adapters, seed=5)
+    empty = empty_model(model.config, adapters)
+    learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in empty.named_parameters()} == learns
     for name, parameter in model.named_parameters():
         assert torch.equal(source(name), parameter), name
     other = tiny()

@@ -111,9 +111,11 @@ def test_memory_is_a_share():
 def test_memory_of_a_gpu_is_measured():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    from qwen_core.train.meter import memory_figures
+    from qwen_core.train.meter import current_gpu, memory_figures
 
     held = torch.zeros(2**20, device="cuda")
     figures = memory_figures()
-    assert figures["system/gpu_allocated_peak_bytes"] >= held.nbytes and 0 < memory_used_ratios()["gpu"] < 1
+    assert (
+        figures["system/gpu_allocated_peak_bytes"] >= held.nbytes and 0 < memory_used_ratios(current_gpu())["gpu"] < 1
+    )
     assert peak_flops(torch.cuda.get_device_name(), "bf16")

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import signal
+import threading
 
 import torch
 
@@ -49,10 +50,16 @@ def test_a_file_asks_for_the_next_three_steps(tmp_path):
     assert request_file("s3://bucket/state") is None
 
 
-def test_a_signal_asks_too_and_leaves_the_stacks():
+def test_a_signal_asks_too_and_leaves_the_stacks_though_the_loop_is_not_in_the_main_thread():
+    """Ray Train runs the loop in a thread, where Python sets no signal handlers."""
     found = []
-    profiler = Profiler([], None, kept(found))
-    run(profiler, range(10), lambda step: step == 5 and os.kill(os.getpid(), signal.SIGUSR1))
+
+    def work():
+        run(Profiler([], None, kept(found)), range(10), lambda step: step == 5 and os.kill(os.getpid(), signal.SIGUSR1))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
     assert [(first, "stacks.txt" in names) for first, names, *_ in found] == [(5, True)]
 
 

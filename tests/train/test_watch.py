@@ -23,7 +23,7 @@ class Clock:
 class Site:
     """Some workers with a clock that all share; rank 0's events are kept."""
 
-    def __init__(self, world_size: int = 1, memory=lambda: {"machine": 0.5}):
+    def __init__(self, world_size: int = 1, memory=lambda gpu: {"machine": 0.5}):
         self.clock, self.events, self.exits, self.closed = Clock(), [], [], []
         self.meters = [Meter(sequences=1, clock=self.clock) for _ in range(world_size)]
         board = LocalBoard(world_size)
@@ -47,6 +47,8 @@ class Site:
             self.clock.now += seconds
             for meter in self.meters if ranks is None else [self.meters[rank] for rank in ranks]:
                 meter.step([], _Result(), sequences=1, data_step=0)
+                with meter.part("data"):
+                    pass
 
     def look(self, ranks=None) -> list[str]:
         """Let workers look, rank 0 last; return the kinds of the events that came of it."""
@@ -127,7 +129,7 @@ def test_a_silent_worker_is_told_once_until_it_comes_back():
 
 def test_memory_near_its_limit_is_told_once_until_it_fell():
     full = {"machine": 0.5, "gpu": 0.96}
-    site = Site(memory=lambda: full)
+    site = Site(memory=lambda gpu: full)
     assert [site.look(), site.look()] == [["memory_near_limit"], []]
     assert site.events[0].message == "memory (gpu) of rank 0 is 96% full; guards.memory_limit_ratio is 95%"
     full["gpu"] = 0.93

@@ -9,7 +9,7 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -27,17 +27,19 @@ if TYPE_CHECKING:
 _MOST_RUNS = 2000  # searched at most for names and siblings
 _MOST_SIBLINGS = 8
 _MOST_METRICS = 60
+_NEAR_SECONDS = 600
 _LISTED = 8
-_SECONDS, _RETRIES = "10", "1"  # MLflow's own patience with a dead server is many minutes
+_SECONDS, _RETRIES = "30", "1"  # MLflow's own patience with a dead server is many minutes
 _OF_ONE_START = ("resume", "output_dir", "run_name", "logging_dir", "checkpoint", "overwrite", "hub_", "_path", "port")
 
 
-def read_runs(target: str, tracking_uri: str) -> list[Run]:
+def read_runs(target: str, tracking_uri: str, also: Collection[str] = ()) -> list[Run]:
     """Read what the user named.
 
     Args:
         target: See `address.py`.
         tracking_uri: MLflow to ask where the target names none.
+        also: Metrics to read though their names say nothing.
 
     Returns:
         The runs, at least one, each with at least one curve.
@@ -53,7 +55,7 @@ def read_runs(target: str, tracking_uri: str) -> list[Run]:
     where = address.tracking_uri or tracking_uri
     with _mlflow(where) as client:
         chosen = [one for one in _chosen(client, address, where) if one.data.metrics]
-        return [_read(client, one, where) for one in chosen]
+        return [_read(client, one, where, also) for one in chosen]
 
 
 @contextmanager
@@ -87,6 +89,8 @@ def _mlflow(where: str) -> Iterator[MlflowClient]:
 
 def _first_line(fault: BaseException) -> str:
     text = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+    if "timed out" in text.lower():
+        return f"no answer within {_SECONDS} s"
     if "Max retries" in text or "ConnectionPool" in text:
         return "nothing answers at this address"
     return text if len(text) < 200 else f"{text[:200]}..."
@@ -111,7 +115,7 @@ def _get(client: MlflowClient, run_id: str, where: str) -> MlflowRun:
         if fault.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise InputError(
-            f"no run {run_id} at {where}. Another MLflow is named by --tracking-uri; the newest runs there: "
+            f"no run {run_id} at {where}. Another MLflow is named by --tracking-uri; the newest runs there:"
             f"{_listing(_all(client))}"
         ) from fault
 
@@ -127,7 +131,7 @@ def _named(client: MlflowClient, name: str, where: str) -> list[MlflowRun]:
     runs = _all(client)
     known = {one.data.tags.get("qwen_core.run_key", "") for one in runs} | {one.info.run_name or "" for one in runs}
     near = difflib.get_close_matches(name, sorted(known - {""}), n=3)
-    hint = f"the nearest: {', '.join(near)}" if near else f"the newest runs there: {_listing(runs)}"
+    hint = f"the nearest: {', '.join(near)}" if near else f"the newest runs there:{_listing(runs)}"
     raise InputError(f"no run key and no run with the name '{name}' at {where}; {hint}")
 
 
@@ -140,7 +144,7 @@ def _only(client: MlflowClient, address: Address, where: str) -> MlflowRun:
         return curves[0]
     if not curves:
         raise InputError(f"no run with metrics at {where}: train something first, or name another MLflow")
-    raise InputError(f"{len(curves)} runs with metrics at {where}: name one of them by its id: {_listing(curves)}")
+    raise InputError(f"{len(curves)} runs with metrics at {where}: name one of them by its id:{_listing(curves)}")
 
 
 def _stages(client: MlflowClient, run: MlflowRun) -> list[MlflowRun]:
@@ -179,7 +183,7 @@ def _all(client: MlflowClient, rule: str = "", experiment_ids: Sequence[str] | N
 
 def _listing(runs: Sequence[MlflowRun]) -> str:
     if not runs:
-        return "none"
+        return " none"
     told = [f"{one.info.run_id}  {_day(one.info.start_time or 0)}  {one.info.run_name}" for one in runs[:_LISTED]]
     more = [f"and {len(runs) - _LISTED} more"] if len(runs) > _LISTED else []
     return "\n  " + "\n  ".join([*told, *more])
@@ -189,9 +193,9 @@ def _day(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d %H:%M}"
 
 
-def _read(client: MlflowClient, run: MlflowRun, where: str) -> Run:
+def _read(client: MlflowClient, run: MlflowRun, where: str, also: Collection[str]) -> Run:
     names = sorted(run.data.metrics)
-    wanted = [name for name in names if is_wanted(name)]
+    wanted = [name for name in names if is_wanted(name) or name in also]
     if not any(role_of(name) == "validation_loss" for name in wanted):  # then any name may be the one
         wanted += [name for name in names if not name.startswith("system/") and name not in wanted]
     wanted = wanted[:_MOST_METRICS]
@@ -218,14 +222,13 @@ def _history(client: MlflowClient, run_id: str, name: str) -> Curve:
 
 
 def _siblings(client: MlflowClient, run: MlflowRun, where: str) -> list[Run]:
-    """Read the losses of runs that could be earlier or later parts of this one."""
-    loss = [name for name in run.data.metrics if role_of(name) in ("train_loss", "validation_loss")]
-    if not loss:
+    """Read the losses of runs that could be parts of this one."""
+    if not _losses(run):
         return []
     others = [
         one
         for one in _all(client, experiment_ids=[run.info.experiment_id])
-        if one.info.run_id != run.info.run_id and set(loss) & set(one.data.metrics) and _is_alike(run, one)
+        if one.info.run_id != run.info.run_id and _losses(one) and (_is_complement(run, one) or _is_alike(run, one))
     ]
     others.sort(key=lambda one: abs((one.info.start_time or 0) - (run.info.start_time or 0)))
     return [
@@ -234,17 +237,31 @@ def _siblings(client: MlflowClient, run: MlflowRun, where: str) -> list[Run]:
             name=one.info.run_name or "",
             source=where,
             params=dict(one.data.params),
-            curves={name: _history(client, one.info.run_id, name) for name in loss if name in one.data.metrics},
+            curves={name: _history(client, one.info.run_id, name) for name in _losses(one)[:4]},
         )
         for one in others[:_MOST_SIBLINGS]
     ]
+
+
+def _losses(run: MlflowRun) -> list[str]:
+    return sorted(name for name in run.data.metrics if role_of(name) in ("train_loss", "validation_loss"))
+
+
+def _is_complement(run: MlflowRun, other: MlflowRun) -> bool:
+    """Tell whether one run has the training and the other, of about the same time, the validation."""
+    mine, theirs = ({role_of(name) for name in _losses(one)} for one in (run, other))
+    if mine & theirs:
+        return False
+    spans = [(one.info.start_time or 0, one.info.end_time or one.info.start_time or 0) for one in (run, other)]
+    apart = max(spans[0][0], spans[1][0]) - min(spans[0][1], spans[1][1])
+    return bool(apart < 1000 * _NEAR_SECONDS)
 
 
 def _is_alike(run: MlflowRun, other: MlflowRun) -> bool:
     """Tell whether two runs have the same settings; where none are logged, their curves must tell."""
     mine, theirs = _settings(run.data.params), _settings(other.data.params)
     same = sum(mine[name] == theirs[name] for name in mine.keys() & theirs.keys())
-    return same >= 0.95 * max(len(mine), len(theirs))
+    return bool(same >= 0.95 * max(len(mine), len(theirs)))
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:

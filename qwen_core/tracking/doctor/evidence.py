@@ -139,6 +139,12 @@ class Evidence:
         ratio = self.validated.steps[-1] / max(1e-9, self.trained.steps[-1])
         return bool(0.25 < ratio < 4)
 
+    @cached_property
+    def is_preference(self) -> bool:
+        """Tell whether the run learns preferences, where training may add a term that validation has not."""
+        names = [*self.run.curves, *self.run.others]
+        return self.run.stage in ("dpo", "reward", "ppo") or any("preference" in n or "rewards/" in n for n in names)
+
     def setting(self, *names: str) -> tuple[str, float] | None:
         """Look a number up among the settings.
 
@@ -161,15 +167,14 @@ class Evidence:
         """Look a word up among the settings.
 
         Args:
-            *names: Of the setting; of a dotted name the last word counts.
+            *names: Of the setting, most telling first; of a dotted name the last word counts.
 
         Returns:
             Name as logged and value, without the enum's name before it; None where it is not set.
         """
-        for logged, value in self.run.params.items():
-            if logged.rsplit(".", 1)[-1] in names:
-                return logged, value.rsplit(".", 1)[-1].lower()
-        return None
+        known = {logged.rsplit(".", 1)[-1]: (logged, value) for logged, value in self.run.params.items()}
+        found = next((known[name] for name in names if name in known), None)
+        return found and (found[0], found[1].rsplit(".", 1)[-1].lower())
 
     def events(self, kind: str) -> list[float]:
         """List the steps at which the guards of training saw something.

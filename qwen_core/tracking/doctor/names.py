@@ -152,7 +152,9 @@ def tool_of(run: Run, names: Iterable[str] = ()) -> str:
     params, known = set(run.params), set(names)
     autologged = run.tags.get("mlflow.autologging", "")
     signs = {
-        "ours": run.stage or any("min_validation_points" in name for name in params),
+        "ours": run.stage
+        or any("min_validation_points" in name for name in params)
+        or {"train/loss", "train/learning_rate", "train/tokens"} <= known,
         "llamafactory": params & {"finetuning_type", "val_size", "cutoff_len"},
         "trl": params & {"dataset_text_field", "max_prompt_length", "loss_type", "assistant_only_loss"}
         and "per_device_train_batch_size" in params,

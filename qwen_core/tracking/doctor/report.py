@@ -208,7 +208,9 @@ def _curves(console: Console, evidence: Evidence, words: Mapping[str, str], is_p
                 f"{show(facts['from'])} - {show(facts['to'])}" if facts["from"] != facts["to"] else show(facts["to"])
             )
             drawn = sparkline(curve, width, is_plain)
-            table.add_row(curve.name, f"{len(curve):,}", steps, course, Text(drawn, no_wrap=True), style=_style(role))
+            table.add_row(
+                Text(curve.name), f"{len(curve):,}", steps, course, Text(drawn, no_wrap=True), style=_style(role)
+            )
     single = [n for n, curve in evidence.run.curves.items() if len(curve) == 1 and n not in evidence.roles.values()]
     single += [name for name in evidence.run.others if not name.startswith("system/")]
     if not single:
@@ -227,14 +229,15 @@ def _told(diagnosis: Diagnosis, evidence: Evidence, language: str, is_plain: boo
     confidence = diagnosis.finding.confidence
     sure = words["sure" if confidence >= 0.9 else "likely" if confidence >= 0.7 else "possible"]
     head = Text.assemble((f"{_mark(sign, is_plain)} {diagnosis.cause}", f"bold {colour}"))
-    head.append(f"  {words[diagnosis.finding.severity]}, {sure}", style="dim")
+    comma, colon = ("，", "：") if language == "zh" else (", ", ": ")
+    head.append(f"  {words[diagnosis.finding.severity]}{comma}{sure}", style="dim")
     body = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     body.add_column(style="dim", no_wrap=True)
     body.add_column(overflow="fold")
-    body.add_row(words["evidence"], " ".join(told.evidence) if language == "en" else "".join(told.evidence))
-    body.add_row(words["why"], told.why)
+    body.add_row(words["evidence"], Text((" " if language == "en" else "").join(told.evidence)))  # names may hold [
+    body.add_row(words["why"], Text(told.why))
     for name, text in told.change:
-        body.add_row(words["change"], Text.assemble((f"{words[name]}: ", "dim"), text))
+        body.add_row(words["change"], Text.assemble((f"{words[name]}{colon}", "dim"), text))
     return Group(head, Padding(Text(told.title, style="bold"), (0, 0, 0, 2)), Padding(body, (0, 0, 0, 2)))
 
 

@@ -15,6 +15,7 @@ CAUSES: tuple[Callable[[Evidence], Finding | None], ...] = (
     points.no_validation,
     points.validation_without_loss,
     points.unexpected_name,
+    points.validation_in_another_run,
     points.evaluated_once_at_end,
     points.evaluated_once_at_start,
     points.interval_longer_than_run,
@@ -72,6 +73,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "other_step_unit": ("too_few_points", "validation_stopped"),
     "constant_step": (*_DOT, *_SHAPES, "epoch_as_step", "duplicate_steps", "noisy_validation"),
     "time_as_step": (*_DOT, *_SHAPES, "other_step_unit", "validation_stopped", "stopped_early"),
+    "validation_in_another_run": (*_DOT, "no_validation", "interval_longer_than_run"),
     "unexpected_name": ("no_validation", "validation_without_loss"),
     "validation_without_loss": ("no_validation",),
     "evaluated_once_at_end": ("single_point",),
@@ -92,7 +94,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "steps_go_backwards": (*_SHAPES, "stopped_early", "duplicate_steps", "no_warmup"),
     "jump_after_resume": ("stalled",),
     "constant_loss": ("not_learning", *_PAIRS),
-    "noisy_validation": ("too_few_points",),
+    "noisy_validation": ("too_few_points", "overfitting"),
     "duplicate_steps": ("noisy_training", "noisy_validation"),
 }
 """What a cause explains away: found together, the second is a consequence of the first."""

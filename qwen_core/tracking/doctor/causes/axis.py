@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qwen_core.tracking.doctor.evidence import Evidence
 from qwen_core.tracking.doctor.finding import Finding, fault, warning
@@ -261,7 +262,7 @@ def _ticks_with_clock(curve: Curve) -> bool:
     return bool(is_whole and np.median(np.abs(steps - seconds)) <= max(1.0, 0.05 * np.median(seconds)))
 
 
-def _deep_falls(curve: Curve) -> Floats:
+def _deep_falls(curve: Curve) -> NDArray[np.intp]:
     """Find places after which the step falls by more than a few intervals."""
     if len(curve) < 4:
         return np.zeros(0, np.intp)

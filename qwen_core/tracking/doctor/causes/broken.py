@@ -49,7 +49,8 @@ def diverged(e: Evidence) -> Finding | None:
     if len(train) >= 4 and not train.is_finite[-1] and np.count_nonzero(train.is_finite) >= 3:
         alive = np.flatnonzero(train.is_finite)
         place = int(alive[-1]) + 1
-        return fault(0.97, "nan", **_before(e, train.steps[place], float(train.values[alive[-1]])))
+        figures = _before(e, train.steps[place], float(train.values[alive[-1]]))
+        return fault(0.97, "nan", *_told_by(figures), **figures)
     values = e.trained.values
     if len(values) < 12:
         return None
@@ -61,7 +62,8 @@ def diverged(e: Evidence) -> Finding | None:
     if not is_high or np.quantile(tail, 0.1) < course[low] + 0.5 * height or low > 0.95 * len(values):
         return None
     step = e.trained.steps[low + int(np.argmax(course[low:] > course[low] + 0.5 * height))]
-    return fault(0.85, "high", **{**_before(e, step, float(np.median(tail))), "low": float(course[low])})
+    figures = {**_before(e, step, float(np.median(tail))), "low": float(course[low])}
+    return fault(0.85, "high", *_told_by(figures), **figures)
 
 
 def loss_spike(e: Evidence) -> Finding | None:
@@ -187,6 +189,11 @@ def _before(e: Evidence, step: float, value: float) -> dict[str, object]:
     if len(before) >= 6:
         figures["norm"], figures["usual_norm"] = float(before[-5:].max()), float(np.median(before))
     return figures
+
+
+def _told_by(figures: dict[str, object]) -> tuple[str, ...]:
+    norm, usual = (float(str(figures.get(name, "nan"))) for name in ("norm", "usual_norm"))
+    return (*(("rate",) if "rate" in figures else ()), *(("norm",) if norm > 3 * usual else ()))
 
 
 def _recovered(e: Evidence, place: int) -> bool:

@@ -85,7 +85,7 @@ def not_learning(e: Evidence) -> Finding | None:
     if not (end > 0.85 * chance or (np.isnan(chance) and end > 7)):
         return None
     more = ("chance",) if np.isfinite(chance) else ()
-    return fault(0.6, *more, name=e.train.name, start=start, end=end, last=e.last_step, chance=chance)
+    return warning(0.6, *more, name=e.train.name, start=start, end=end, last=e.last_step, chance=chance)
 
 
 def plateau(e: Evidence) -> Finding | None:

@@ -131,7 +131,7 @@ def _tail_noise(values: Floats) -> float:
 def _ratio(e: Evidence) -> tuple[float, float]:
     """Compare the losses: median ratio of training to validation, and how much it varies, relative to itself."""
     _, train, held = e.together
-    if len(held) < 3 or not e.is_axis_shared or np.any(held <= 0):
+    if len(held) < 3 or not e.is_axis_shared or e.is_preference or np.any(held <= 0):
         return np.nan, np.nan
     ratios = train / held
     middle = float(np.median(ratios))
@@ -143,7 +143,7 @@ def _gap_below(e: Evidence) -> tuple[float | None, Floats, Floats]:
     steps, train, held = e.together
     inside = steps > e.trained.steps[0] if len(e.trained) else np.zeros(0, bool)
     steps, train, held = steps[inside], train[inside], held[inside]
-    if len(held) < 4 or not e.is_axis_shared:
+    if len(held) < 4 or not e.is_axis_shared or e.is_preference:
         return None, steps, held
     gap = float(np.median(train - held))
     if gap < 0.03 * abs(float(np.median(held))) or np.mean(train > held) < 0.85 or gap < 0.5 * e.noise:

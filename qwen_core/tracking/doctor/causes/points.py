@@ -6,7 +6,7 @@ import numpy as np
 
 from qwen_core.tracking.doctor.evidence import Evidence
 from qwen_core.tracking.doctor.finding import Finding, fault, warning
-from qwen_core.tracking.doctor.names import role_of
+from qwen_core.tracking.doctor.names import role_of, roles_of
 from qwen_core.tracking.doctor.record import Curve
 from qwen_core.tracking.doctor.signs import ends_of
 
@@ -54,6 +54,22 @@ def unexpected_name(e: Evidence) -> Finding | None:
         return None
     start, end = ends_of(found.by_step().values)
     return warning(0.6, name=found.name, points=len(found), start=start, end=end, train=e.train.name)
+
+
+def validation_in_another_run(e: Evidence) -> Finding | None:
+    """The validation loss lies in a run of its own, beside the one that trained."""
+    if len(e.validation) and len(e.train):
+        return None
+    missing, present = ("train_loss", "validation_loss") if len(e.validation) else ("validation_loss", "train_loss")
+    for other in e.run.siblings:
+        roles = roles_of(other.curves, {})
+        if missing in roles and present not in roles:
+            curve = other.curves[roles[missing]]
+            more = ("this_validates",) if missing == "train_loss" else ("other_validates",)
+            figures = {"other": other.run_id, "other_name": other.name or "-", "name": curve.name}
+            every = max(1, round(float(max(curve.steps.max(), e.validation.steps.max(initial=0))) / 20))
+            return fault(0.9, *more, **figures, points=len(curve), every=every)
+    return None
 
 
 def evaluated_once_at_end(e: Evidence) -> Finding | None:
