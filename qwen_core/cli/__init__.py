@@ -1,7 +1,9 @@
 """`qwen-core`: the command line.
 
 run        the whole path through Airflow, followed to its end      stage   one stage, without Airflow
-chat       talk to a model                                          recipe  show, check, list recipes
+chat       talk to a model            serve  behind OpenAI's API    recipe  show, check, list recipes
+import     take a Hugging Face folder into a run                    export  give a run's model out as one
+model      parameters, memory per GPU, days of training             doctor  what is wrong with a curve
 curate     raw text to a clean corpus, and nothing else             inspect  what was dropped, and why
 up, status, down, logs                                              the platform on one machine
 """
@@ -16,10 +18,15 @@ import click
 from qwen_core import __version__
 from qwen_core.cli.chat import chat
 from qwen_core.cli.curate import curate
+from qwen_core.cli.doctor import doctor
+from qwen_core.cli.export import export
+from qwen_core.cli.import_ import import_
 from qwen_core.cli.inspect import inspect
+from qwen_core.cli.model import model
 from qwen_core.cli.platform import down, logs, status, up
 from qwen_core.cli.recipe import recipe
 from qwen_core.cli.run import run
+from qwen_core.cli.serve import serve
 from qwen_core.cli.stage import stage
 from qwen_core.cli.summary import summary
 from qwen_core.errors import QwenCoreError
@@ -52,5 +59,9 @@ def main() -> None:
     """
 
 
-for _command in (run, summary, chat, curate, inspect, stage, recipe, up, status, down, logs):
+_COMMANDS = (
+    *(run, summary, chat, serve, curate, inspect, stage, recipe, model, doctor, import_, export),
+    *(up, status, down, logs),
+)
+for _command in _COMMANDS:
     main.add_command(_command)

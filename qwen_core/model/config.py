@@ -17,37 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from qwen_core.errors import ArtifactError, RecipeError
-
-ARCHITECTURES = {
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "qwen2_moe": "Qwen2MoeForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-}
-"""Each family and the name of its class in transformers and vLLM."""
-
-_THETA_WHERE_NONE_IS_GIVEN = 10_000.0
-_SPARSE_FIELDS = (
-    "num_experts",
-    "num_experts_per_tok",
-    "moe_intermediate_size",
-    "shared_expert_intermediate_size",
-    "norm_topk_prob",
-    "decoder_sparse_step",
-    "mlp_only_layers",
-    "router_aux_loss_coef",
-    "router_z_loss_coef",
+from qwen_core.model.config_file import (
+    ARCHITECTURES,
+    SPARSE_DEFAULTS,
+    SPARSE_FIELDS,
+    named_as_here,
+    refuse_what_is_not_computed,
+    rope_figures,
 )
-# What transformers takes where a sparse family's config.json leaves a field out.
-_SPARSE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "qwen2_moe": {
-        "num_experts": 60,
-        "num_experts_per_tok": 4,
-        "moe_intermediate_size": 1408,
-        "shared_expert_intermediate_size": 5632,
-    },
-    "qwen3_moe": {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
-}
 
 
 @dataclass(frozen=True)
@@ -182,11 +159,11 @@ class ModelConfig:
             Plain JSON.
         """
         tree = dataclasses.asdict(self) | {"mlp_only_layers": list(self.mlp_only_layers)}
-        if self.model_type in _SPARSE_DEFAULTS:
+        if self.model_type in SPARSE_DEFAULTS:
             # the second is transformers 5's name for it in qwen3_moe
             tree |= {"num_local_experts": self.num_experts, "output_router_logits": False}
         else:
-            tree = {name: value for name, value in tree.items() if name not in _SPARSE_FIELDS}
+            tree = {name: value for name, value in tree.items() if name not in SPARSE_FIELDS}
         tree |= {"qkv_bias": True} if self.model_type == "qwen2_moe" else {}
         tree |= {"attention_bias": False} if self.has_qk_norm else {}
         return {
@@ -243,11 +220,11 @@ class ModelConfig:
         if family not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise ArtifactError(f"{place}: model_type is '{family}', only {known} can be loaded; choose such a model")
-        _refuse_what_is_not_computed(tree, place)
-        figures = _SPARSE_DEFAULTS.get(family, {}) | _named_as_here(tree)
-        figures |= _rope_figures(tree, place)
-        if family not in _SPARSE_DEFAULTS:  # a dense file may carry such words, which transformers ignores too
-            figures = {name: value for name, value in figures.items() if name not in _SPARSE_FIELDS}
+        refuse_what_is_not_computed(tree, place)
+        figures = SPARSE_DEFAULTS.get(family, {}) | named_as_here(tree)
+        figures |= rope_figures(tree, place)
+        if family not in SPARSE_DEFAULTS:  # a dense file may carry such words, which transformers ignores too
+            figures = {name: value for name, value in figures.items() if name not in SPARSE_FIELDS}
         names = {field.name for field in dataclasses.fields(cls)}
         try:
             return cls(**{name: value for name, value in figures.items() if name in names and value is not None})
@@ -279,8 +256,8 @@ class ModelConfig:
     def _check_experts(self) -> None:
         if not self.num_experts:
             return
-        if self.model_type not in _SPARSE_DEFAULTS:
-            families = ", ".join(_SPARSE_DEFAULTS)
+        if self.model_type not in SPARSE_DEFAULTS:
+            families = ", ".join(SPARSE_DEFAULTS)
             raise RecipeError(
                 f"num_experts is {self.num_experts} but model_type '{self.model_type}' is dense; choose one of "
                 f"{families}, or num_experts 0"
@@ -295,70 +272,6 @@ class ModelConfig:
                 f"shared_expert_intermediate_size is {self.shared_expert_intermediate_size}: qwen2_moe needs a shared "
                 f"expert and qwen3_moe has none; model_type is '{self.model_type}'"
             )
-
-
-def _named_as_here(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the figures; a null stands for transformers' default."""
-    figures = {name: value for name, value in tree.items() if value is not None}
-    if "num_local_experts" in figures:
-        figures.setdefault("num_experts", figures["num_local_experts"])
-    if "num_attention_heads" in figures:
-        figures.setdefault("num_key_value_heads", figures["num_attention_heads"])
-    if tree.get("model_type") == "qwen3":
-        figures.setdefault("head_dim", 128)
-    figures.setdefault("tie_word_embeddings", False)
-    return figures
-
-
-def _refuse_what_is_not_computed(tree: Mapping[str, Any], place: str) -> None:
-    """Raise where a setting would change the result and is not implemented."""
-    family = tree["model_type"]
-    bias_of_its_family = {"qwen2": True, "qwen2_moe": True, "qwen3": False, "qwen3_moe": False}[family]
-    layer_types = tree.get("layer_types") or []
-    rules = [
-        ("hidden_act", tree.get("hidden_act", "silu"), "silu"),
-        ("attention_dropout", tree.get("attention_dropout") or 0.0, 0.0),
-        ("use_sliding_window", bool(tree.get("use_sliding_window")), False),
-        ("layer_types", sorted(set(layer_types)), ["full_attention"] if layer_types else []),
-        ("quantization_config", tree.get("quantization_config"), None),
-    ]
-    if family == "qwen2_moe":
-        rules.append(("qkv_bias", tree.get("qkv_bias", True), True))
-    elif not bias_of_its_family:
-        rules.append(("attention_bias", bool(tree.get("attention_bias")), False))
-    for name, value, computed in rules:
-        if value != computed:
-            raise ArtifactError(
-                f"{place}: {name} is {value}, only {computed} is computed for {family}; choose a model without it, "
-                f"or set it to {computed} where the weights were trained so"
-            )
-
-
-def _rope_figures(tree: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Read theta and scaling, from `rope_parameters` or from `rope_theta` and `rope_scaling`."""
-    rope: dict[str, Any] = dict(tree.get("rope_scaling") or tree.get("rope_parameters") or {})
-    theta = rope.get("rope_theta") or (tree.get("rope_parameters") or {}).get("rope_theta") or tree.get("rope_theta")
-    figures: dict[str, Any] = {"rope_theta": float(theta or _THETA_WHERE_NONE_IS_GIVEN), "rope_scaling": None}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return figures
-    ignored = {"rope_type", "type", "rope_theta"}
-    known = {field.name for field in dataclasses.fields(RopeScaling)}
-    strange = {name: value for name, value in rope.items() if name not in known | ignored and value is not None}
-    strange = {name: value for name, value in strange.items() if (name, value) not in _HARMLESS_ROPE}
-    if kind != "yarn" or strange:
-        raise ArtifactError(
-            f"{place}: RoPE of type '{kind}' with {strange or 'its settings'} is not computed, only 'default' and "
-            "'yarn' (factor, original_max_position_embeddings, beta_fast, beta_slow, attention_factor); choose these"
-        )
-    scaling = {name: value for name, value in rope.items() if name in known and value is not None}
-    scaling |= {"rope_type": "yarn"}
-    original = scaling.setdefault("original_max_position_embeddings", tree.get("max_position_embeddings", 32_768))
-    scaling.setdefault("factor", max(1.0, tree.get("max_position_embeddings", original) / original))
-    return figures | {"rope_scaling": scaling}
-
-
-_HARMLESS_ROPE = {("truncate", True), ("partial_rotary_factor", 1.0), ("finetuned", True)}
 
 
 def yarn_attention_factor(scaling: RopeScaling) -> float:

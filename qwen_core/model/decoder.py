@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from qwen_core.errors import RecipeError
-from qwen_core.model.attention import CAUSAL, Attention, Structure, document_starts, document_structure
+from qwen_core.model.attention import Attention
 from qwen_core.model.cache import KeyValueCache
 from qwen_core.model.config import ModelConfig
+from qwen_core.model.documents import CAUSAL, Structure, document_starts, document_structure
 from qwen_core.model.loss import IGNORE, LMHead, counted_rows, token_losses
 from qwen_core.model.mlp import MLP
 from qwen_core.model.moe import SparseMoeBlock

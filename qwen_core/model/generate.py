@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from qwen_core.errors import InputError
-from qwen_core.model.attention import Structure
 from qwen_core.model.cache import KeyValueCache
 from qwen_core.model.decoder import CausalLM, Shared
+from qwen_core.model.documents import Structure
 from qwen_core.model.rotary import rotary_angles
 
 

@@ -29,8 +29,8 @@ from qwen_core.parallel.layout import Source
 from qwen_core.parallel.optimisers import Optimisation, make_optimiser
 from qwen_core.parallel.pipe_passes import Passes
 from qwen_core.parallel.shard import Shard
+from qwen_core.parallel.slots import refresh
 from qwen_core.parallel.stage_bounds import stage_bounds
-from qwen_core.parallel.universal import refresh
 from qwen_core.parallel.zero import start_deepspeed
 
 _TAG = "state"
@@ -129,7 +129,8 @@ class PipeEngine:
         engine.set_train_batch_size(len(batches) * self._micro_batch_size * self.shard.size)
         both = [sum(batch.count for batch in batches), float(sum(batch.tokens for batch in batches))]
         count, tokens = self.shard.sum(torch.tensor(both, dtype=torch.float64, device=self.device)).tolist()
-        self._count, self._sums, self._accept, self._is_accepted = count, {}, accept, False
+        self._sums: dict[str, Tensor | float] = {}
+        self._count, self._accept, self._is_accepted = count, accept, False
         loss_scale = gradients.loss_scale(engine)
         if self._router is not None:
             self._router.start_step()
@@ -199,12 +200,12 @@ class PipeEngine:
 
     def save(self, folder: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint; see `engine.Engine`."""
-        self._engine.save_checkpoint(folder, tag=_TAG, client_state={"loop": dict(state)})
+        self._engine.save_checkpoint(folder, tag=_TAG, client_state={"loop": dict(state)}, save_latest=False)
 
     def load(self, folder: str) -> dict[str, Any]:
         """Restore a checkpoint of the same plan; see `engine.Engine`."""
         _, state = self._engine.load_checkpoint(folder, tag=_TAG)
-        refresh(self._engine)
+        refresh(self._engine)  # DeepSpeed's files leave an embedding out that is the head too
         return dict(state["loop"])
 
     def report(self) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
     engine.save_checkpoint ──▶ Snapshot.save(state, path) ──▶ copies on the CPU ──▶ {path: state} for a writing thread
 
-DeepSpeed 0.19.8 has asynchronous engines of its own. `DecoupledCheckpointEngine` writes from a second process, but
-waits for it at the next gradient boundary, wants DeepNVMe's compiled writer, and tells `latest` without a checksum;
-`DataStates` is a package for CUDA alone. Both write local files only.
+DeepSpeed 0.19.8 has asynchronous engines of its own, which do not do the whole job. `DecoupledCheckpointEngine` writes
+from a second process, but training waits for it at the next gradient boundary; `DataStates` is a package apart. Both
+write local files without checksums and call a checkpoint complete by a file `latest`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Snapshot(CheckpointEngine):  # type: ignore[misc]
             if path.is_file() and path.suffix != ".py"  # DeepSpeed lays scripts for conversion beside its files
         }
         if torch.cuda.is_available():
-            self._taken.event = torch.cuda.Event()
+            self._taken.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._taken.event.record()
 
     def create(self, info: Any) -> None:

@@ -68,8 +68,8 @@ class CheckpointManifest:
     owners: dict[str, int] = field(default_factory=dict)
 
     @property
-    def bytes(self) -> int:
-        """Size of all files together."""
+    def size(self) -> int:
+        """Bytes of all files together."""
         return sum(told.size for told in self.files.values())
 
     def to_json(self) -> str:

@@ -39,8 +39,8 @@ def fault_of(root: CheckpointRoot, one: Found) -> str:
     try:
         for file in sorted(one.manifest.files)[rank() :: world_size()]:
             faults.append(root.fault_of(one.name, file, one.manifest.files[file]))
-    except OSError as fault:  # of the disk or the network: no worker may go on alone
-        faults.append(fault)
+    except OSError as error:  # of the disk or the network: no worker may go on alone
+        faults.append(error)
     every = [fault for told in gather_objects(faults) for fault in told if fault]
     for fault in every:
         if isinstance(fault, OSError):
@@ -106,7 +106,7 @@ def load(root: CheckpointRoot, one: Found, engine: Engine, plan: Mapping[str, An
                 f"this program; nothing in it was run. Delete it. ({fault})"
             ) from fault
         state: dict[str, Any] = json.loads((folder / LOOP).read_text(encoding="utf-8"))
-    megabytes, seconds = one.manifest.bytes / 1e6, time.monotonic() - started
+    megabytes, seconds = one.manifest.size / 1e6, time.monotonic() - started
     say(f"resumed at step {one.step} from {root.uri}/{one.name} ({megabytes:,.1f} MB in {seconds:.1f} s)")
     return state
 

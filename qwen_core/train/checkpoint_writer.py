@@ -10,6 +10,7 @@ disturb.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -95,12 +96,11 @@ class Writing(threading.Thread):
         sums = {}
         for file, state in self._taken.states.items():
             place = file if file.startswith("worker-") else f"{ENGINE}/{file}"
-            sums[place] = self._root.write(self.folder, place, lambda out, state=state: torch.save(state, out))
+            sums[place] = self._root.write(self.folder, place, functools.partial(torch.save, state))
         for file, path in self._taken.files.items():
             with path.open("rb") as source:
-                sums[f"{ENGINE}/{file}"] = self._root.write(
-                    self.folder, f"{ENGINE}/{file}", lambda out, source=source: shutil.copyfileobj(source, out)
-                )
+                copy = functools.partial(shutil.copyfileobj, source)
+                sums[f"{ENGINE}/{file}"] = self._root.write(self.folder, f"{ENGINE}/{file}", copy)
         if self._rank == 0:
             text = json.dumps(self._state).encode()
             sums[LOOP] = self._root.write(self.folder, LOOP, lambda out: out.write(text))
@@ -120,7 +120,7 @@ class Writing(threading.Thread):
         self._root.write_text(self.folder, MANIFEST, manifest.to_json())
         self.is_committed = True
         seconds = time.monotonic() - started
-        print(f"checkpoint of step {self.step}: {manifest.bytes / 1e6:,.1f} MB in {seconds:.1f} s", flush=True)
+        print(f"checkpoint of step {self.step}: {manifest.size / 1e6:,.1f} MB in {seconds:.1f} s", flush=True)
         try:
             self._tidy(self.step)
         except OSError as fault:  # older ones that stay cost space, nothing else

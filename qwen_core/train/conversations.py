@@ -25,7 +25,7 @@ from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch
 
 Ints = npt.NDArray[np.int64]
-_PADDING = -1
+PADDING = -1
 """Segment of what no model should count, such as a router for its experts' load."""
 
 
@@ -116,7 +116,7 @@ class Conversations:
         labels.reshape(-1)[row * shape[1] + start] = IGNORE  # nothing in its conversation stands before it
         segments = None
         if self.is_packed or len(ids) < input_ids.size:  # without padding plain causal attention is right, and faster
-            segments = _spread(np.repeat(number, sizes), at, shape, _PADDING)
+            segments = _spread(np.repeat(number, sizes), at, shape, PADDING)
         extras = (
             {}
             if groups is None

@@ -106,6 +106,9 @@ def add_adapters(model: nn.Module, adapters: Adapters, seed: int) -> None:
                 with torch.no_grad():
                     adapted.lora_A.copy_(first_value(f"{name}.lora_A", module.weight.shape, adapters.rank, seed))
             setattr(model.get_submodule(path), last, adapted)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_hook(_begin_graph)
 
 
 def first_value(name: str, shape: Sequence[int], rank: int, seed: int) -> Tensor:
@@ -191,6 +194,16 @@ def trained_share(model: nn.Module) -> tuple[int, int]:
     """
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     return sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
+
+
+def _begin_graph(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    """Let the graph begin at the frozen embedding.
+
+    Otherwise the first layer's inputs need no gradient; ZeRO-3, which gathers a small layer as one, then takes its
+    weights away before its backward pass is done.
+    """
+    if torch.is_grad_enabled():
+        output.requires_grad_(True)
 
 
 def _merge_layer(

@@ -12,6 +12,7 @@ from torch import Tensor
 from qwen_core.data.packed import PackedBatch, PackedSequences
 from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.train.conversations import PADDING
 from qwen_core.train.task import Measure
 
 
@@ -43,7 +44,7 @@ class PretrainTask:
         return Objective(losses.sum())
 
     def validate(self, model: Measure) -> dict[str, float]:
-        """Measure nats per token and bits per byte, overall and by language; see `Task`."""
+        """Measure nats per token and bits per byte, overall, by language and by source; see `Task`."""
         return bits_per_byte(model, self._validation, self._batch_size)
 
     def describe(self, indices: Sequence[int]) -> list[str]:
@@ -66,8 +67,9 @@ def packed_batch(batch: PackedBatch) -> Batch:
     labels = input_ids.clone()
     labels[:, 0] = IGNORE
     labels[:, 1:][segment_ids[:, 1:] != segment_ids[:, :-1]] = IGNORE
-    position = torch.arange(labels.shape[1])
-    labels[position[None, :] >= torch.from_numpy(batch.num_tokens)[:, None]] = IGNORE
+    is_padding = torch.arange(labels.shape[1])[None, :] >= torch.from_numpy(batch.num_tokens)[:, None]
+    labels[is_padding] = IGNORE
+    segment_ids = segment_ids.masked_fill(is_padding, PADDING)
     count = float((labels != IGNORE).sum())
     return Batch(input_ids, labels, segment_ids, count, int(batch.num_tokens.sum()))
 
@@ -83,7 +85,7 @@ def bits_per_byte(model: Measure, sequences: PackedSequences, batch_size: int) -
         batch_size: Sequences in one pass.
 
     Returns:
-        `loss` (nats per token), `bits_per_byte`, and `bits_per_byte/<group>` by language and by source.
+        `loss` (nats per token), `bits_per_byte`, and both by language and by source, as `<figure>/<group>`.
     """
     nats, tokens = torch.zeros(len(sequences), dtype=torch.float64), torch.zeros(len(sequences), dtype=torch.float64)
     for indices, weights in model.shard.batches(len(sequences), batch_size):
@@ -107,5 +109,6 @@ def _by_group(nats: np.ndarray, tokens: np.ndarray, sequences: PackedSequences) 
         labels = np.asarray(sequences.table[column].to_pylist(), dtype=object)
         for group in sorted({label for label in labels if label}):
             chosen = labels == group
+            figures[f"loss/{group}"] = float(nats[chosen].sum() / tokens[chosen].sum())
             figures[f"bits_per_byte/{group}"] = float(nats[chosen].sum() / math.log(2) / num_bytes[chosen].sum())
     return figures

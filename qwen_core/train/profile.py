@@ -14,11 +14,14 @@ For the loop, on rank 0 only (others take a `None` and skip):
     result = engine.step(...)
     profiler.after(step)                 # calls keep(files, step): upload as artifacts below profiles/, emit an event
     profiler.close()                     # at the end, also of a failure
+
+`Signals` does this, and has the other ranks listen too, so that a stray signal kills none.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -51,6 +54,23 @@ def request_file(state_uri: str) -> Path | None:
     return None if "://" in state_uri else Path(state_uri) / REQUEST_NAME
 
 
+@functools.cache
+def listen_to_signal() -> IO[bytes] | None:
+    """Have SIGUSR1 write all threads' stacks to a file, from now to the end of the process.
+
+    Without this the signal kills a process; that must not happen to a worker of another rank, nor to one that has just
+    finished.
+
+    Returns:
+        The file; `None` where there is no such signal.
+    """
+    if not hasattr(signal, "SIGUSR1"):
+        return None
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
+    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+    return file
+
+
 class Profiler:
     """Records steps when it is time; all faults are logged, none stops training."""
 
@@ -67,11 +87,8 @@ class Profiler:
         self._request, self._keep = request, keep
         self._running: Any = None
         self._first = self._last = -1
-        self._signals: IO[bytes] | None = None
-        self._seen = 0
-        if listen and hasattr(signal, "SIGUSR1"):
-            self._signals = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process listens
-            faulthandler.register(signal.SIGUSR1, file=self._signals, all_threads=True)
+        self._signals = listen_to_signal() if listen else None
+        self._seen = 0 if self._signals is None else os.fstat(self._signals.fileno()).st_size
 
     def before(self, step: int) -> None:
         """Begin to record where it is time; call before each step.
@@ -111,14 +128,10 @@ class Profiler:
             logger.exception("the profile of steps %d to %d was not kept", self._first, step)
 
     def close(self) -> None:
-        """Stop listening; a recording under way is given up."""
+        """Give up a recording under way."""
         if self._running is not None:
             self._running.stop()
             self._running = None
-        if self._signals is not None:
-            faulthandler.unregister(signal.SIGUSR1)
-            self._signals.close()
-            self._signals = None
 
     def _is_asked(self) -> bool:
         if self._signals is not None and os.fstat(self._signals.fileno()).st_size > self._seen:

@@ -28,7 +28,7 @@ from qwen_core.config.guards import Guards as GuardSettings
 from qwen_core.train.alerts import AlertPlan, Alerts
 from qwen_core.train.events import Event, EventLog
 from qwen_core.train.meter import Meter
-from qwen_core.train.profile import Profiler, request_file
+from qwen_core.train.profile import Profiler, listen_to_signal, request_file
 from qwen_core.train.watch import Board, Watch, make_board
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Signals:
         self._metric_log: MetricLog | None = None
         self._alerts: Alerts | None = None
         self._profiler: Profiler | None = None
+        listen_to_signal()
         if self._is_first:
             self._connect(alerts)
         self._watch = Watch(

@@ -1,6 +1,7 @@
 """`qwen-core doctor`: targets, languages, exit codes, errors."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -85,5 +86,5 @@ def test_tracking_server_is_taken_from_option_and_a_missing_run_is_told(command,
 
 
 def test_ascii_terminal_gets_ascii(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("qwen_core.cli.doctor._is_plain", lambda: True)
+    monkeypatch.setattr(sys.modules["qwen_core.cli.doctor"], "_is_plain", lambda: True)  # the package has the command
     assert _run(command, _history(tmp_path, doctor_runs.evaluated_once_at_end(0))).stdout.isascii()

@@ -15,7 +15,7 @@ from qwen_core.jobs import pack as job
 from qwen_core.jobs.mixing import report
 from qwen_core.model import IGNORE
 from qwen_core.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from qwen_core.train.pretrain import tensors
+from qwen_core.train.pretrain import packed_batch
 from tests.jobs.corpus_files import context, documents, write_files
 
 
@@ -66,11 +66,11 @@ def test_padding_and_the_first_token_of_each_document_are_not_predicted(tmp_path
     (path,) = write_files(documents(), tmp_path, 1)
     _, _, _, sequences = packed_file(path, tokenizer_folder, tmp_path / "a.arrow", method="best_fit")
     batch = sequences.batch(np.arange(len(sequences)))
-    _, segments, labels = tensors(batch)
-    is_predicted = labels.numpy() != IGNORE
+    made = packed_batch(batch)
+    is_predicted = made.labels.numpy() != IGNORE
     is_padding = np.arange(32) >= batch.num_tokens[:, None]
     assert is_padding.any() and not (is_predicted & is_padding).any()
-    firsts = np.diff(segments.numpy(), axis=1, prepend=-1) != 0
+    firsts = np.diff(made.segment_ids.numpy(), axis=1, prepend=-1) != 0
     assert np.array_equal(is_predicted, ~is_padding & ~firsts)
 
 

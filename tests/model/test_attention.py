@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from qwen_core.model import CausalLM, ModelConfig, initialise
-from qwen_core.model.attention import CAUSAL, Structure, attend, document_mask, document_starts, document_structure
 from qwen_core.model.decoder import shared_inputs
+from qwen_core.model.documents import CAUSAL, Structure, attend, document_mask, document_starts, document_structure
 
 SEGMENTS = torch.tensor([[0] * 7 + [1] * 1 + [2] * 8, [0] * 12 + [-1] * 4])
 

@@ -1,5 +1,7 @@
 """ZeRO: one process, two processes and all stages train alike; what is refused leaves no trace."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -115,3 +117,18 @@ def test_experts_train_alike_on_two_processes_that_route_differently(both, alone
     _assert_equal(both[name], alone[name], 3e-6)
     assert both[name]["figures"] == pytest.approx(alone[name]["figures"], rel=1e-3)
     assert both[name]["figures"]["router/max_load"] >= 1
+
+
+_COMPILED = """
+import torch.distributed as dist
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+from tests.parallel.zero_runs import Case, train
+print(*train(Case(stage=3, micro=8, compile=True))["losses"])
+"""
+
+
+def test_compiled_layers_train_alike(alone):
+    done = subprocess.run([sys.executable, "-c", _COMPILED], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [float(word) for word in done.stdout.split()[-4:]]
+    assert losses == pytest.approx(alone["adamw"]["losses"], abs=1e-4)

@@ -52,6 +52,7 @@ class Case:
     grad_clip: float = 1.0
     learning_rate: float = 1e-2
     use_gpu: bool = False
+    compile: bool = False
 
 
 def examples(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,6 +85,8 @@ def build(case: Case) -> ZeroEngine:
         with torch.device("meta"):
             model = CausalLM(case.config)
         source = whole.state_dict().__getitem__
+    if case.compile:
+        model.compile_layers()
     return ZeroEngine(
         model,
         zero=Zero(

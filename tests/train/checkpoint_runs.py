@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +44,7 @@ def step(engine: Any, number: int) -> float:
     """Take one step; its rate, its loss and what is drawn at random depend on what came before."""
     mine = share(make_batches(number), engine.shard.rank, engine.shard.size)
     torch.rand(1), np.random.rand(), random.random()
-    return float(engine.step(mine, criterion, rate=1.0 - 0.1 * number).loss)
+    return float(engine.step(mine, criterion, rate=1.0 / (1 + number)).loss)
 
 
 def run(
@@ -76,3 +80,26 @@ def run_plans(plans: list[tuple[int, dict[str, Any], str, int, int, tuple[int, .
         np.random.seed(seed + torch.distributed.get_rank())
         outcomes.append(run(*plan))
     return outcomes
+
+
+def run_until_killed(plan: dict[str, Any], uri: str, last: int, every: int, victim: int, after: int) -> list[float]:
+    """Train, saving often; one worker kills itself a random moment after it has done some steps of this start."""
+    from qwen_core.train.checkpoint import Checkpoints
+
+    engine = make(plan)
+    keeper = Checkpoints(uri, identity=IDENTITY, plan=plan, every_steps=every)
+    state = keeper.restore(engine) or {"step": 0, "losses": []}
+    losses = state["losses"]
+    for done in range(state["step"] + 1, last + 1):
+        if torch.distributed.get_rank() == victim and done == state["step"] + after:
+            threading.Thread(target=_die, daemon=True).start()
+        losses.append(step(engine, done - 1))
+        if keeper.due(done):
+            keeper.save(engine, done, {"losses": losses})
+    keeper.finish()
+    return losses
+
+
+def _die() -> None:
+    time.sleep(random.random() * 0.2)
+    os.kill(os.getpid(), signal.SIGKILL)

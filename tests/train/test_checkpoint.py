@@ -294,6 +294,7 @@ def test_a_step_can_be_loaded_to_roll_back(tmp_path):
     assert folders(tmp_path) == ["10", "20", "30"] and restored(tmp_path)[0]["tokens"] == 31
 
 
+@pytest.mark.slow
 def test_object_store_holds_checkpoints_as_a_disk_does(monkeypatch, capsys):
     server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

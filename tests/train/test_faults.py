@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.parallel.spread import spread
+from tests.train.checkpoint_runs import run_until_killed
 from tests.train.fault_driver import STEPS
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CLOCKS = ("seconds", "tokens_per_second", "per_second", "mfu", "memory")
 
@@ -40,7 +42,7 @@ def start(cluster, folder, *victims):
 
 
 def finish(driver, folder):
-    assert driver.wait(300) == 0, (folder / "log").read_text()[-4000:]
+    assert driver.wait(600) == 0, (folder / "log").read_text()[-4000:]
 
 
 def history(folder):
@@ -54,12 +56,30 @@ def history(folder):
 
 def wait_for(condition, driver):
     """Wait until something is so while a driver runs."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not condition():
         assert driver.poll() is None and time.monotonic() < end, "the driver ended before it could be killed"
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    ("plan", "kills"),
+    [
+        ({"zero": 3, "precision": "bf16"}, ((0, 5), (1, 4), (1, 7))),
+        ({"pipeline": 2, "tensor": 1, "tied": True}, ((1, 6),)),
+    ],
+)
+def test_losses_are_bit_equal_wherever_a_worker_is_killed(tmp_path, plan, kills):
+    steps, every, never = 25, 2, (-1, -1)
+    expected = spread(run_until_killed, 2, plan, str(tmp_path / "whole"), steps, every, *never)
+    for kill in kills:
+        with pytest.raises(RuntimeError, match="a process failed"):
+            spread(run_until_killed, 2, plan, str(tmp_path / "killed"), steps, every, *kill)
+    assert list((tmp_path / "killed").glob("*/manifest.json"))
+    assert spread(run_until_killed, 2, plan, str(tmp_path / "killed"), steps, every, *never) == expected
+
+
+@pytest.mark.ray
 def test_losses_are_bit_equal_after_workers_and_the_driver_were_killed(cluster, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(cluster, whole), whole)

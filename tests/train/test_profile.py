@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import signal
 import threading
 
@@ -55,7 +54,11 @@ def test_a_signal_asks_too_and_leaves_the_stacks_though_the_loop_is_not_in_the_m
     found = []
 
     def work():
-        run(Profiler([], None, kept(found)), range(10), lambda step: step == 5 and os.kill(os.getpid(), signal.SIGUSR1))
+        run(
+            Profiler([], None, kept(found)),
+            range(10),
+            lambda step: step == 5 and signal.pthread_kill(threading.get_ident(), signal.SIGUSR1),
+        )
 
     thread = threading.Thread(target=work)
     thread.start()

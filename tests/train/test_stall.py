@@ -1,8 +1,8 @@
 """A worker that hangs in the middle of a run under Ray Train: it is named, ended, and the run goes on."""
 
-import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,7 +32,9 @@ def work(config):
                     (folder / "hung").touch()
                     time.sleep(600)
             if step == 6 and rank == 0:
-                os.kill(os.getpid(), signal.SIGUSR1)  # a person asks for a profile; Ray's workers must not mind
+                signal.pthread_kill(
+                    threading.get_ident(), signal.SIGUSR1
+                )  # a person asks for a profile; Ray's workers must not mind
             with told.around(step):
                 dist.all_reduce(torch.ones(1))
             meter.step([], _Result(), sequences=1, data_step=step, step=step)

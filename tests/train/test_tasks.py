@@ -58,3 +58,10 @@ def test_shards_fill_up_with_weight_zero():
     batches = Shard().batches(5, 2)
     counted = [i for indices, weights in batches for i, w in zip(indices, weights, strict=True) if w]
     assert counted == [0, 1, 2, 3, 4] and all(len(indices) == 2 for indices, _ in batches)
+
+
+def test_padding_of_packed_sequences_is_a_segment_of_its_own():
+    batch = PackedBatch(
+        torch.arange(6).numpy()[None], torch.tensor([[0, 0, 1, 1, 1, 1]]).numpy(), torch.tensor([5]).numpy()
+    )
+    assert packed_batch(batch).segment_ids.tolist() == [[0, 0, 1, 1, 1, -1]]

@@ -15,7 +15,7 @@ from qwen_core.config.parallel import Parallel
 from qwen_core.model import load_pretrained
 from tests.jobs.models import model_folder
 from tests.parallel.spread import spread
-from tests.train.test_conversations import conversations
+from tests.train.test_conversation_rows import conversations
 from tests.train.tuning_runs import ADAPTERS, run
 
 pytestmark = pytest.mark.slow
