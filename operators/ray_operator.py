@@ -20,9 +20,13 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from operators.ray_hook import RayHook, RayJobStatus, fresh_log
 from operators.ray_links import MlflowRunLink, RayJobLink, mlflow_links, mlflow_run_of
 from operators.ray_trigger import RayJobTrigger
-from qwen_core.errors import InputError, RecipeError
+from qwen_core.errors import DivergedError, InputError, RecipeError
 
-_NO_RETRY = (RecipeError.exit_code, InputError.exit_code)
+_NO_RETRY = {
+    RecipeError.exit_code: "The recipe is wrong",
+    InputError.exit_code: "The input is wrong",
+    DivergedError.exit_code: "The training went astray",
+}
 _LOG_LINES = 30
 _MANIFEST = re.compile(r"^qwen-core manifest: (\S+)$", re.MULTILINE)
 
@@ -168,7 +172,7 @@ class RayJobOperator(BaseOperator):
         tail = "\n".join(log.splitlines()[-_LOG_LINES:])
         text = f"Ray job {submission_id} ended as {status.state} ({status.message or 'no message'}).\n{tail}"
         if status.exit_code in _NO_RETRY:
-            raise AirflowFailException(f"{text}\nThe recipe or the input is wrong: no retry can mend it.")
+            raise AirflowFailException(f"{text}\n{_NO_RETRY[status.exit_code]}: no retry can mend it.")
         raise AirflowException(text)
 
     @staticmethod

@@ -149,10 +149,9 @@ def config_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
         recipe: The whole recipe.
 
     Returns:
-        Its sections and the seed, as plain JSON.
+        Its sections and the seed, as plain JSON, without the keys that are `neutral` (see `config.base.Section`).
     """
-    tree = recipe.model_dump(mode="json")
-    return {"seed": recipe.seed} | {section: tree[section] for section in stage.sections}
+    return {"seed": recipe.seed} | {name: getattr(recipe, name).shaping() for name in stage.sections}
 
 
 def local_copy(uri: str) -> str:

@@ -45,3 +45,9 @@ class MissingDependencyError(QwenCoreError):
     """An optional part of the installation is needed; the message names the extra to install."""
 
     exit_code = 7
+
+
+class DivergedError(QwenCoreError):
+    """Training went astray and going back did not help. A retry would do the same again."""
+
+    exit_code = 8

@@ -65,6 +65,17 @@ def test_fingerprint_follows_own_section_inputs_and_sources_only(recipe):
     assert fingerprint_of(dedup, config_of(dedup, recipe), {"filter": "f"}, {"x": "1"}) != base
 
 
+def test_fingerprint_is_blind_to_how_the_work_is_spread_and_watched(recipe):
+    pretrain = STAGES["pretrain"]
+    base = config_of(pretrain, recipe)
+    other = {"parallel.num_workers": 4, "pretrain.max_failures": 9, "pretrain.guards.profile_steps": [1, 2]}
+    for key, value in other.items():
+        assert config_of(pretrain, load_recipe("demo", [f"{key}={value}"])) == base, key
+    for key, value in {"pretrain.max_steps": 7, "pretrain.guards.spike_score": 9}.items():
+        assert config_of(pretrain, load_recipe("demo", [f"{key}={value}"])) != base, key
+
+
+
 def test_run_points_to_its_artifacts_in_running_order(store, recipe):
     ingest = store.commit(store.begin(STAGES["ingest"], recipe, "key", {}, {}), Outcome(), 1.0, None)
     classifiers = store.commit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,14 @@ from qwen_core.config.base import Count, Ratio, Section
 
 class Guards(Section):
     """When a training step is bad, what is done about it, and when a person is told."""
+
+    neutral: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("max_epochs", "heartbeat_seconds", "stall_factor", "stall_seconds", "abort_seconds"),
+            *("collective_timeout_seconds", "memory_limit_ratio", "throughput_drop_ratio", "alert_every_seconds"),
+            *("profile_steps", "peak_flops"),
+        }
+    )
 
     spike_action: Literal["skip", "warn"] = Field(
         "skip", description="skip drops a batch whose loss is a spike; warn trains on it and only tells."

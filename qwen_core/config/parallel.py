@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -52,3 +52,7 @@ class Parallel(Section):
     def data_size(self) -> int:
         """Shares that a batch is dealt out to."""
         return self.num_workers // (self.tensor * self.pipeline)
+
+    def shaping(self) -> dict[str, Any]:
+        """Take nothing: how a model is spread changes rounding alone, and a run may go on under another plan."""
+        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,12 @@ from qwen_core.config.guards import Guards
 
 class Optimiser(Section):
     """What all training stages share."""
+
+    neutral: ClassVar[frozenset[str]] = frozenset(
+        # how a batch is cut into passes and how a layer is compiled change rounding alone
+        {"micro_batch_size", "compile", "max_failures"}
+        | {"checkpoint_every_steps", "checkpoint_every_seconds", "keep_checkpoints"}
+    )
 
     max_steps: Count = Field(200, description="Optimiser steps.")
     micro_batch_size: Count = Field(4, description="Sequences on one worker in one pass.")

@@ -47,7 +47,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_core.config.guards import Guards as GuardSettings
-from qwen_core.errors import QwenCoreError
+from qwen_core.errors import DivergedError
 from qwen_core.train.events import Event
 
 if TYPE_CHECKING:
@@ -57,12 +57,6 @@ _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _MOST_DOCUMENTS = 256  # named in one event
 _NEWEST = 16  # steps that tell where a curve is now
 _LEAST_HISTORY = 8  # a median of fewer says nothing
-
-
-class DivergedError(QwenCoreError):
-    """Training went astray and going back did not help; a retry would do the same again."""
-
-    exit_code = 8
 
 
 @dataclass(frozen=True)

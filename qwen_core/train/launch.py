@@ -126,7 +126,7 @@ def train(plan: Plan) -> None:
         raise QwenCoreError(f"{plan.stage} failed: {root_cause(error)}") from error
     diverged = (result.metrics or {}).get("diverged")
     if diverged:
-        from qwen_core.train.guards import DivergedError
+        from qwen_core.errors import DivergedError
 
         raise DivergedError(f"{plan.stage} failed: {diverged}")
 

@@ -20,13 +20,13 @@ import torch
 
 from qwen_core import progress
 from qwen_core.artifacts import upload
+from qwen_core.errors import DivergedError
 from qwen_core.model import ModelConfig, save_pretrained
 from qwen_core.model.size import flops_per_token
 from qwen_core.parallel.engine import Engine
 from qwen_core.train.checkpoint import Checkpoints, report_to_ray
 from qwen_core.train.distributed import rank, share_object, world_size
 from qwen_core.train.engines import make_engine
-from qwen_core.train.guards import DivergedError
 from qwen_core.train.loop import Loop
 from qwen_core.train.lora import merged, save_adapter
 from qwen_core.train.meter import Meter, peak_flops

@@ -12,11 +12,11 @@ from mlflow.entities import Metric
 from qwen_core.config.guards import Guards as GuardSettings
 from qwen_core.config.training import Pretrain
 from qwen_core.data.packed import indices_from
+from qwen_core.errors import DivergedError
 from qwen_core.parallel.engine import Batch, Step
 from qwen_core.parallel.shard import ALONE
 from qwen_core.tracking.spool import MetricLog
 from qwen_core.train.events import EventLog
-from qwen_core.train.guards import DivergedError
 from qwen_core.train.loop import Loop
 from qwen_core.train.meter import Meter
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from qwen_core.config.guards import Guards as GuardSettings
-from qwen_core.train.guards import DivergedError, Guards
+from qwen_core.errors import DivergedError
+from qwen_core.train.guards import Guards
 
 SETTINGS = GuardSettings(grace_steps=10, window_steps=32, max_bad_steps=3, rollback_distance_steps=20)
 

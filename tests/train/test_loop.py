@@ -9,10 +9,10 @@ from torch import nn
 
 from qwen_core.config.guards import Guards
 from qwen_core.config.training import Pretrain
+from qwen_core.errors import DivergedError
 from qwen_core.parallel.engine import Batch, Objective, Step
 from qwen_core.parallel.shard import ALONE
 from qwen_core.train.events import EventLog
-from qwen_core.train.guards import DivergedError
 from qwen_core.train.loop import Loop, batches_of, schedule_of
 from qwen_core.train.meter import Meter
 from qwen_core.train.prefetch import prefetched
