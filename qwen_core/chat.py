@@ -1,6 +1,6 @@
 """Talking to a trained model: tokenizer and model wired together.
 
-messages ─▶ ChatML ids ─▶ generate ─▶ ids up to <|im_end|> ─▶ text
+messages ─▶ ids by the chat template ─▶ generate ─▶ ids up to the end of the turn ─▶ text
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class ChatModel:
             raise ArtifactError(f"{place} holds no model: config.json and tokenizer.json are expected in it")
         self.model = load_pretrained(place).eval().to(device)
         self.tokenizer = load_tokenizer(place)
-        self.stop_ids = (self.tokenizer.im_end_id, self.tokenizer.endoftext_id)
+        ends = (self.tokenizer.eos_id, self.tokenizer.im_end_id, self.tokenizer.endoftext_id)
+        self.stop_ids = tuple(dict.fromkeys(token for token in ends if token is not None))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Render a conversation whose next turn is the assistant's.

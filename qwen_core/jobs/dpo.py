@@ -29,7 +29,8 @@ def run(context: Context) -> Outcome:
     connect_ray()
     pairs = judged_pairs(context, base, data)
 
-    def make_task(_: CausalLM) -> DpoTask:
+    def make_task(model: CausalLM) -> DpoTask:
+        model.lm_head.has_row_weights = True  # each pair weighs its tokens by its own margin
         return DpoTask(
             pairs["train"],
             pairs["validation"],

@@ -92,7 +92,8 @@ def _measure(
     """Measure one model, and let it speak if it is the aligned one."""
     chat = ChatModel(folder, _device())
     model = Alone(chat.model, _device())
-    figures = {n: v for n, v in bits_per_byte(model, PackedSequences(data["packed"]), _BATCH).items() if n != "loss"}
+    measured = bits_per_byte(model, PackedSequences(data["packed"]), _BATCH)
+    figures = {name: value for name, value in measured.items() if name.startswith("bits_per_byte")}
     figures["answer_loss"] = answer_loss(model, read_table(data["instruct"]), _BATCH)["loss"]
     figures["preference_accuracy"] = preference_accuracy(*pair_logprobs(model, read_table(data["preference"]), _BATCH))
     replies = []

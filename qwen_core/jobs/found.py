@@ -114,10 +114,10 @@ def _is_key(named: str) -> bool:
 
 def _registered(named: str, tracking_uri: str | None) -> str:
     """Download a registered model."""
-    import mlflow
-
     if tracking_uri is None:
         raise ArtifactError(f"{named} lies in MLflow's registry, and no tracking URI is known: give --tracking-uri")
+    import mlflow  # takes seconds
+
     mlflow.set_tracking_uri(tracking_uri)
     try:
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=named))

@@ -87,8 +87,10 @@ def _judge(context: Context, folder: str, table: pa.Table) -> pa.Table:
     order = pc.sort_indices(pc.add(pc.add(sizes[0], sizes[1]), sizes[2]))
     resources: dict[str, Any] = {"num_gpus": 1} if parallel.use_gpu else {"num_cpus": parallel.cpus_per_worker}
     actors = max(1, min(parallel.num_workers, -(-table.num_rows // section.micro_batch_size)))
-    judged = ray.data.from_arrow(numbered.take(order)).repartition(actors)
-    judged = judged.map_batches(
+    ordered, share = numbered.take(order), -(-table.num_rows // actors)
+    # Cut here: tasks that cut in the cluster would wait for ever for a CPU where the actors hold them all
+    parts = [ordered.slice(start, share) for start in range(0, table.num_rows, share)]
+    judged = ray.data.from_arrow(parts).map_batches(
         Judge,
         fn_constructor_args=(folder, dtype, parallel.threads_per_worker, parallel.use_gpu),
         batch_size=section.micro_batch_size,

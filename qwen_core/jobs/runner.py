@@ -52,6 +52,10 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
     stage = STAGES[name]
     inputs = _inputs_of(stage, store, run_key)
     sources = source_hashes(name, recipe) | (base_hash(recipe, store) if name == "ingest" else {})
+    if getattr(getattr(recipe, name), "init_from", None):
+        from qwen_core.jobs.found import init_hashes  # loads torch
+
+        sources |= init_hashes(name, recipe, store, tracking_uri)
     attempt = store.begin(stage, recipe, run_key, inputs, sources)
     with _begin_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
         run.log_params(_params_of(recipe, stage))

@@ -27,7 +27,14 @@ from qwen_core.data.mix import Cell, cells_of, draws, is_below, repeats
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files
 from qwen_core.jobs.mixing import BYTES_PER_TOKEN, budget_of, cell_sizes, plan
-from qwen_core.tokenizer import import_tokenizer, load_tokenizer, measure, save_tokenizer, train_tokenizer
+from qwen_core.tokenizer import (
+    import_tokenizer,
+    load_tokenizer,
+    measure,
+    save_tokenizer,
+    told_template,
+    train_tokenizer,
+)
 
 _LOG = logging.getLogger(__name__)
 _MEASURED_CHARS = 10_000
@@ -85,7 +92,8 @@ def run(context: Context) -> Outcome:
         for _ in texts:
             pass  # only what was held out is wanted
     with tempfile.TemporaryDirectory() as folder:
-        save_tokenizer(given, Path(folder) / "tokenizer")
+        template = told_template(Path(section.import_path).expanduser()) if section.import_path else (None, None)
+        save_tokenizer(given, Path(folder) / "tokenizer", *(template if all(template) else ()))
         tokenizer = load_tokenizer(Path(folder) / "tokenizer")
         upload(folder, context.attempt.data_uri)
     figures = measure(tokenizer, {name: [text for _, text in kept] for name, kept in sorted(sample.heldout.items())})

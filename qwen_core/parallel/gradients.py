@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from qwen_core.parallel.optimisers import Layout, cut
+from qwen_core.parallel.pieces import Layout, cut
 
 
 def loss_scale(engine: Any) -> float:

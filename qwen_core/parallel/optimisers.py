@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from qwen_core.parallel.expert import separate_experts
+from qwen_core.parallel.pieces import Layout, numel, whole
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Jordan's quintic iteration: singular values of 0 to 1 come close to 1 in five rounds."""
@@ -65,31 +66,6 @@ class Optimisation:
     grad_clip: float = 1.0
     momentum: float = 0.95
     scales: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Numbers of one matrix that lie in a worker's flat tensor: `size` of them from `start`, there from `offset`."""
-
-    matrix: int
-    start: int
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which matrices a flat tensor is cut from, and which pieces of them this worker holds.
-
-    Attributes:
-        shapes: Of all matrices of the group, the same on every worker.
-        pieces: What lies here.
-        group: Workers that hold the other pieces; `None` is the world.
-    """
-
-    shapes: tuple[tuple[int, ...], ...]
-    pieces: tuple[Piece, ...]
-    group: Any = None
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], optim: Optimisation) -> list[dict[str, Any]]:
@@ -246,7 +222,7 @@ def orthogonalise(flat: Tensor, layout: Layout, is_spread: bool) -> None:
     for first, last in _rounds(layout.shapes, world, dtype.itemsize):
         pieces = [piece for piece in layout.pieces if first <= piece.matrix < last]
         matrices = {
-            number: torch.zeros(_numel(layout.shapes[number]), dtype=dtype, device=flat.device)
+            number: torch.zeros(numel(layout.shapes[number]), dtype=dtype, device=flat.device)
             for number in range(first, last)
         }
         for piece in pieces:
@@ -260,45 +236,6 @@ def orthogonalise(flat: Tensor, layout: Layout, is_spread: bool) -> None:
             _each(dist.broadcast, matrices, world, layout.group)
         for piece in pieces:
             flat[piece.offset :][: piece.size] = matrices[piece.matrix][piece.start :][: piece.size]
-
-
-def whole(parameter: Tensor) -> Layout:
-    """Describe a parameter that lies here whole: one matrix, or one for each expert."""
-    shapes = matrices_of(parameter.shape)
-    size = _numel(shapes[0])
-    return Layout(shapes, tuple(Piece(number, 0, number * size, size) for number in range(len(shapes))))
-
-
-def matrices_of(shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """List the matrices of a parameter: itself, or with three dimensions one for each entry of the first."""
-    return (tuple(shape[1:]),) * shape[0] if len(shape) == 3 else (tuple(shape),)
-
-
-def cut(shapes: Sequence[Sequence[int]], fragments: Sequence[tuple[int, int, int, int]], group: Any) -> Layout:
-    """Make a layout of fragments of whole parameters, which may begin and end anywhere.
-
-    Args:
-        shapes: Of all parameters of the group.
-        fragments: (parameter, start within it, offset in the flat tensor, numbers).
-        group: Process group of the workers that share them.
-
-    Returns:
-        The layout by matrices.
-    """
-    first, matrices = [], []
-    for shape in shapes:
-        first.append(len(matrices))
-        matrices.extend(matrices_of(shape))
-    pieces = []
-    for parameter, start, offset, count in fragments:
-        size = _numel(matrices[first[parameter]])
-        position, end = start, start + count
-        while position < end:
-            number, inside = divmod(position, size)
-            taken = min(size - inside, end - position)
-            pieces.append(Piece(first[parameter] + number, inside, offset + position - start, taken))
-            position += taken
-    return Layout(tuple(matrices), tuple(pieces), group)
 
 
 def _adam_direction(state: dict[str, Any], gradient: Tensor, betas: tuple[float, float], eps: float) -> Tensor:
@@ -331,7 +268,7 @@ def _rounds(shapes: Sequence[Sequence[int]], world: int, itemsize: int) -> Itera
     """Cut matrices into runs small enough to be whole in memory at once, but one for each worker where it can be."""
     first, held = 0, 0
     for number, shape in enumerate(shapes):
-        size = _numel(shape) * itemsize
+        size = numel(shape) * itemsize
         if number > first and (number - first >= world or held + size > _GATHER_BYTES):
             yield first, number
             first, held = number, 0
@@ -357,10 +294,3 @@ def _sum(tensor: Tensor, group: Any) -> None:
 def _shape(parameter: nn.Parameter) -> Sequence[int]:
     """Tell the whole shape of a parameter, also where ZeRO-3 has taken its data away."""
     return getattr(parameter, "ds_shape", parameter.shape)
-
-
-def _numel(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

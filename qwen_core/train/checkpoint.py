@@ -14,7 +14,7 @@ How the launcher and the loop use it, on every worker alike (it is the loop's `K
             checkpoints.save(engine, done, state, loss)    # state: plain JSON, the same on every worker
     checkpoints.finish()                            # waits for the last one: before the workers end
     checkpoints.go_back(engine, step)               # to roll back; `steps()` lists what there is
-    checkpoints.restore_best(engine)                   # for the final model, where `use_best` is set
+    checkpoints.restore_best(engine)                #  for the final model, where `use_best_checkpoint` is set
 
 The engine calls DeepSpeed's `save_checkpoint` and `load_checkpoint` with one fixed tag in `save(folder, state)` and
 `load(folder)`, and shows DeepSpeed's engine as `deepspeed`: its checkpoint engine is exchanged for one that copies to

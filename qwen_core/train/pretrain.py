@@ -85,7 +85,7 @@ def bits_per_byte(model: Measure, sequences: PackedSequences, batch_size: int) -
         batch_size: Sequences in one pass.
 
     Returns:
-        `loss` (nats per token), `bits_per_byte`, and both by language and by source, as `<figure>/<group>`.
+        `loss` (nats per token), `bits_per_byte`, and both by language and by source, as `<figure>/language/<name>`.
     """
     nats, tokens = torch.zeros(len(sequences), dtype=torch.float64), torch.zeros(len(sequences), dtype=torch.float64)
     for indices, weights in model.shard.batches(len(sequences), batch_size):
@@ -109,6 +109,7 @@ def _by_group(nats: np.ndarray, tokens: np.ndarray, sequences: PackedSequences) 
         labels = np.asarray(sequences.table[column].to_pylist(), dtype=object)
         for group in sorted({label for label in labels if label}):
             chosen = labels == group
-            figures[f"loss/{group}"] = float(nats[chosen].sum() / tokens[chosen].sum())
-            figures[f"bits_per_byte/{group}"] = float(nats[chosen].sum() / math.log(2) / num_bytes[chosen].sum())
+            figures[f"loss/{column}/{group}"] = float(nats[chosen].sum() / tokens[chosen].sum())
+            bits = nats[chosen].sum() / math.log(2)
+            figures[f"bits_per_byte/{column}/{group}"] = float(bits / num_bytes[chosen].sum())
     return figures

@@ -68,7 +68,7 @@ def answer_loss(model: Measure, table: pa.Table, batch_size: int) -> dict[str, f
         batch_size: Conversations in one pass.
 
     Returns:
-        `loss`, nats per answer token, and `loss/<language>`.
+        `loss`, nats per answer token, and `loss/language/<name>`.
     """
     return _answer_loss(model, Conversations(table, is_by_length=True), batch_size)
 
@@ -85,7 +85,7 @@ def _answer_loss(model: Measure, conversations: Conversations, batch_size: int) 
         sums[1].index_add_(0, group, counted.flatten())
     model.shard.sum(sums)
     figures = {"loss": float(sums[0].sum() / sums[1].sum())}
-    return figures | {f"loss/{name}": float(sums[0, n] / sums[1, n]) for n, name in enumerate(names) if name}
+    return figures | {f"loss/language/{name}": float(sums[0, n] / sums[1, n]) for n, name in enumerate(names) if name}
 
 
 def _languages(table: pa.Table) -> tuple[list[str], np.ndarray]:

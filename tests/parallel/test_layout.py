@@ -7,7 +7,7 @@ from qwen_core.errors import ArtifactError
 from qwen_core.model import CausalLM
 from qwen_core.parallel.layout import in_order, rule_of, to_hugging_face_name, to_pipeline_name
 from qwen_core.parallel.tensor import share_of
-from tests.parallel.test_sources import SPARSE
+from tests.parallel.test_weight_sources import SPARSE
 from tests.parallel.tiny import tiny_config, tiny_model
 
 FAMILIES = {

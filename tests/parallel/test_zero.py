@@ -44,6 +44,9 @@ def alone():
 def both():
     """Runs of two processes."""
     sparse = {"sparse": Case(config=SPARSE, micro=4), "sparse muon": Case(config=SPARSE, micro=4, optimizer="muon")}
+    for stage in (1, 3):
+        shared = Case(stage=stage, config=SPARSE, micro=4, expert=2, is_meta=True)
+        sparse |= {f"shared {stage}": shared, f"shared muon {stage}": replace(shared, optimizer="muon")}
     meta = {"meta": Case(is_meta=True)}
     return _train(2, STAGES | CUTS | OPTIMISERS | OFFLOADED | sparse | meta)
 
@@ -69,6 +72,11 @@ def test_eight_small_passes_equal_a_large_one_with_unequal_token_counts(alone):
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_lamb_and_muon_see_whole_matrices_of_partitioned_weights(both, alone, name):
     _assert_equal(both[name], alone[name.split()[0]], 3e-6)
+
+
+@pytest.mark.parametrize("name", ["shared 1", "shared 3", "shared muon 1", "shared muon 3"])
+def test_experts_that_are_shared_out_train_like_those_that_are_together(both, alone, name):
+    _assert_equal(both[name], alone[name.replace("shared", "sparse").rpartition(" ")[0]], 3e-6)
 
 
 REFUSED = {

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from qwen_core.model import IGNORE, CausalLM, ModelConfig, initialise
+from qwen_core.model.moe import router_of
 from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.parallel.optimisers import Optimisation
 from qwen_core.parallel.zero import Zero, ZeroEngine
@@ -53,6 +54,7 @@ class Case:
     learning_rate: float = 1e-2
     use_gpu: bool = False
     compile: bool = False
+    expert: int = 1
 
 
 def examples(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,6 +87,7 @@ def build(case: Case) -> ZeroEngine:
         with torch.device("meta"):
             model = CausalLM(case.config)
         source = whole.state_dict().__getitem__
+    router_of(model, "micro_batch")  # balanced over the whole batch, the order of the passes would matter
     if case.compile:
         model.compile_layers()
     return ZeroEngine(
@@ -94,6 +97,7 @@ def build(case: Case) -> ZeroEngine:
             offload_optimizer=case.offload,
             offload_parameters=case.offload_parameters,
             nvme_path=tempfile.gettempdir(),
+            expert=case.expert,
         ),
         precision=case.precision,
         optim=Optimisation(name=case.optimizer, learning_rate=case.learning_rate, grad_clip=case.grad_clip),

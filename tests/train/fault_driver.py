@@ -21,7 +21,7 @@ from qwen_core.model import CausalLM, ModelConfig
 from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.train.launch import Plan, train
 
-STEPS, EVERY = 16, 3
+STEPS, EVERY = 60, 3
 
 
 def make_model() -> CausalLM:

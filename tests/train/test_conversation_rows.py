@@ -107,7 +107,7 @@ def tiny_model():
 
 
 def test_a_packed_batch_has_the_loss_and_gradient_of_its_conversations_alone():
-    model, table = tiny_model(), conversations()
+    model, table = tiny_model(), conversations(14)
     packed, alone = Conversations(table, 64), Conversations(table)
     batch = packed.batch(range(len(packed)))
     total = model(batch.input_ids, segment_ids=batch.segment_ids, labels=batch.labels).sum()

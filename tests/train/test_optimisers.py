@@ -10,15 +10,12 @@ from qwen_core.parallel.optimisers import (
     Lamb,
     Muon,
     Optimisation,
-    Piece,
-    cut,
     is_for_muon,
     make_optimiser,
-    matrices_of,
     orthogonalise,
     parameter_groups,
-    whole,
 )
+from qwen_core.parallel.pieces import Piece, cut, matrices_of, whole
 
 NAMED = {
     "model.embed_tokens.weight": (8, 4),
