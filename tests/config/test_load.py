@@ -74,4 +74,4 @@ def test_recipe_is_frozen():
 def test_page_of_all_keys_is_up_to_date():
     page = Path(__file__).parents[2] / "docs" / "recipe.md"
     assert page.read_text(encoding="utf-8") == to_markdown(), "run: qwen-core recipe --explain > docs/recipe.md"
-    assert '| `pretrain.optimizer` | `adamw`, `muon` | `"adamw"` |' in to_markdown()
+    assert '| `pretrain.optimizer` | `adamw`, `lamb`, `muon` | `"adamw"` |' in to_markdown()

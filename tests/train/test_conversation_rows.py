@@ -141,7 +141,7 @@ def test_held_out_answers_cost_the_same_packed_and_padded_and_are_told_by_langua
     model, path = Alone(tiny_model()), write(tmp_path / "a.arrow", conversations())
     padded = SftTask(path, path, 3).validate(model)
     packed = SftTask(path, path, 2, packed_seq_len=48).validate(model)
-    assert set(padded) == {"loss", "loss/zh", "loss/en"}
+    assert set(padded) == {"loss", "loss/language/zh", "loss/language/en"}
     assert packed == pytest.approx(padded, abs=1e-6)
     assert answer_loss(model, read_table(path), 5) == pytest.approx(padded, abs=1e-6)
 
