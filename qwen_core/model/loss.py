@@ -25,6 +25,9 @@ IGNORE = -100
 _CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 """Of one chunk's logits in fp32. A GPU needs many rows to be busy; a CPU is as fast with few."""
 
+_CACHED_NUMBERS = 1 << 19
+"""Logits of a chunk that a CPU turns into gradients in one go: in fp32 they fit a core's cache."""
+
 _FP16_LIFT = 1024.0
 """Probabilities of a large vocabulary are so small that fp16 would lose their digits; lifted, it keeps them."""
 
@@ -125,8 +128,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, makes_grads: bool) -> Tensor:
         ctx.lift = _FP16_LIFT if hidden.is_cuda and hidden.dtype == torch.float16 else 1.0
-        one = torch.full((), ctx.lift, device=hidden.device) if makes_grads else None
-        losses, *ctx.grads = _walk(hidden, weight, targets, one, ctx.needs_input_grad[1])
+        upstream = ctx.lift if makes_grads else None
+        losses, *ctx.grads = _walk(hidden, weight, targets, upstream, ctx.needs_input_grad[1])
         ctx.save_for_backward(hidden, weight, targets)
         return losses
 
@@ -146,7 +149,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _walk(
-    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, is_weight_trained: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | float | None, is_weight_trained: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Go through all rows, a chunk at a time.
 
@@ -174,7 +177,7 @@ def _walk(
         is_summed = len(parts) > 1 or hidden.dtype == torch.float16
         grad_weight = torch.zeros_like(weight, dtype=torch.float32 if is_summed else weight.dtype)
     for part in parts:
-        share = upstream if upstream.dim() == 0 else upstream[part, None]
+        share = upstream if isinstance(upstream, float) else upstream[part, None]
         losses[part], grad_logits = _chunk(hidden[part], weight, targets[part], share)
         torch.mm(grad_logits, weight, out=grad_hidden[part])
         if grad_weight is not None:
@@ -182,13 +185,23 @@ def _walk(
     return losses, grad_hidden, grad_weight
 
 
-def _chunk(hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute a chunk's losses [C], and the gradient of its logits [C, V] in the weight's dtype."""
-    scores = F.log_softmax(hidden @ weight.T, -1, dtype=torch.float32)  # [C, V]
-    losses = -scores.gather(1, targets[:, None])[:, 0]
-    grad = scores.exp_()
-    grad.scatter_add_(1, targets[:, None], grad.new_full((len(grad), 1), -1.0))
-    return losses, grad.mul_(upstream).to(weight.dtype)
+def _chunk(hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Compute a chunk's losses [C], and the gradient of its logits [C, V] in the weight's dtype.
+
+    The gradient takes the logits' place, some rows at a time: on a CPU as many as its cache holds in fp32.
+    """
+    logits = hidden @ weight.T  # [C, V]
+    losses = torch.empty(len(hidden), device=hidden.device)
+    size = len(hidden) if hidden.is_cuda else max(1, _CACHED_NUMBERS // len(weight))
+    for begin in range(0, len(hidden), size):
+        rows = slice(begin, begin + size)
+        scores = F.log_softmax(logits[rows], -1, dtype=torch.float32)
+        losses[rows] = -scores.gather(1, targets[rows, None])[:, 0]
+        grad = scores.exp_()
+        grad.scatter_add_(1, targets[rows, None], grad.new_full((len(grad), 1), -1.0))
+        share = upstream if isinstance(upstream, float) else upstream[rows]
+        logits[rows] = grad if isinstance(share, float) and share == 1.0 else grad.mul_(share)
+    return losses, logits
 
 
 def _add_outer(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -156,7 +156,7 @@ class Loop:
         with self.signals.around(step):
             result = self.engine.step(batches, self.task.objective, rate=rate, accept=self.guards.accept)
         size, data_step = self._sizes.size_at(step), self.guards.data_step(step)
-        self.meter.step(batches, result, sequences=size, data_step=data_step)
+        self.meter.step(batches, result, sequences=size, data_step=data_step, step=step)
         return result
 
     def _tell_step(self, step: int, result: Step) -> None:
@@ -223,7 +223,9 @@ class Loop:
         return figures["loss"]
 
     def _tell(self, figures: dict[str, float], step: int) -> None:
-        self.history.append({"step": float(step), **figures})
+        # how long things took and what memory they used differ from try to try; the curves do not
+        lasting = {name: value for name, value in figures.items() if not name.startswith(("time/", "system/"))}
+        self.history.append({"step": float(step), **lasting})
         self.log(figures, step)
 
 

@@ -11,9 +11,9 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray.train
 import torch
@@ -25,12 +25,13 @@ from qwen_core.model import ModelConfig, save_pretrained
 from qwen_core.model.size import flops_per_token
 from qwen_core.parallel.engine import Engine
 from qwen_core.train.checkpoint import Checkpoints, report_to_ray
-from qwen_core.train.distributed import rank, share_object, world_size
+from qwen_core.train.distributed import rank, world_size
 from qwen_core.train.engines import make_engine
-from qwen_core.train.loop import Loop
+from qwen_core.train.loop import Loop, batches_of
 from qwen_core.train.lora import merged, save_adapter
 from qwen_core.train.meter import Meter, peak_flops
 from qwen_core.train.signals import Signals
+from qwen_core.train.watch import plan_event
 
 if TYPE_CHECKING:
     from qwen_core.train.launch import Plan
@@ -59,7 +60,8 @@ def work(plan: Plan, started: float) -> None:
     engine = make_engine(model, plan.settings, plan.parallel, plan.source, plan.learning_rate_scales)
     del model
     keeper = _Keeper(plan, config)
-    meter = Meter(sequences=len(task), devices=plan.parallel.num_workers, **_peak(plan, config, engine))
+    length = task.batch([0]).input_ids.shape[1]
+    meter = Meter(sequences=len(task), devices=plan.parallel.num_workers, **_peak(plan, config, engine, length))
     signals = Signals(
         plan.stage,
         plan.settings.guards,
@@ -72,17 +74,21 @@ def work(plan: Plan, started: float) -> None:
     )
     with signals:
         loop = Loop(engine, task, plan.settings, plan.seed, meter, signals, keeper, _logger(plan, signals))
+        needed = batches_of(plan.settings).first_at(plan.settings.max_steps)
+        event = plan_event(len(task), needed, plan.settings.guards.max_epochs)
+        signals.events.emit_all([event] if event else [])
         state = keeper.restore(engine)
         _say(plan, started, "the engine is up, the first step begins")
         diverged = _run(loop, loop.restore(state) if state else 0)
-        keeper.finish()
-        if diverged:
-            # No error here: Ray Train would start the workers anew, and they would do the same again
-            ray.train.report({DIVERGED: diverged})
-            return
-        if plan.settings.use_best_checkpoint:
-            keeper.restore_best(engine)
-        _finish(plan, config, loop)
+        with meter.pause("export"):
+            keeper.finish()
+            if diverged:
+                # No error here: Ray Train would start the workers anew, and they would do the same again
+                ray.train.report({DIVERGED: diverged})
+                return
+            if plan.settings.use_best_checkpoint:
+                keeper.restore_best(engine)
+            _finish(plan, config, loop)
 
 
 def _run(loop: Loop, first_step: int) -> str:
@@ -100,13 +106,12 @@ def _say(plan: Plan, started: float, text: str) -> None:
         print(f"[{plan.stage}] {time.time() - started:.1f} s: {text}", flush=True)
 
 
-def _peak(plan: Plan, config: ModelConfig, engine: Engine) -> dict[str, float | None]:
-    """Tell what the model needs for a token and what a device could do."""
-    if engine.device.type != "cuda":
-        return {}
-    told = plan.settings.guards.peak_flops
-    peak = told or peak_flops(torch.cuda.get_device_name(engine.device), plan.settings.precision)
-    return {"flops_per_token": flops_per_token(config, config.max_position_embeddings), "peak_flops": peak}
+def _peak(plan: Plan, config: ModelConfig, engine: Engine, length: int) -> dict[str, float | None]:
+    """Tell what the model needs for a token of a row of so many, and what a device could do; nobody knows a CPU's."""
+    peak = plan.settings.guards.peak_flops
+    if peak is None and engine.device.type == "cuda":
+        peak = peak_flops(torch.cuda.get_device_name(engine.device), plan.settings.precision)
+    return {} if peak is None else {"flops_per_token": flops_per_token(config, length), "peak_flops": peak}
 
 
 def _logger(plan: Plan, signals: Signals) -> Callable[[dict[str, float], int], None]:
@@ -130,32 +135,15 @@ class _Keeper(Checkpoints):
         spread = ("zero_stage", "tensor", "pipeline", "expert", "offload_optimizer", "offload_parameters")
         super().__init__(
             f"{plan.state_uri}/checkpoints",
-            identity={"model": dataclasses.asdict(config), **plan.identity},
-            plan={name: getattr(parallel, name) for name in spread}
-            | {"precision": settings.precision, "optimizer": settings.optimizer},
+            # AdamW's moments are no use to Muon: with another optimizer a checkpoint is another run's
+            identity={"model": dataclasses.asdict(config), "optimizer": settings.optimizer, **plan.identity},
+            plan={name: getattr(parallel, name) for name in spread} | {"precision": settings.precision},
             every_steps=settings.checkpoint_every_steps,
             every_seconds=settings.checkpoint_every_seconds,
             keep_last=settings.keep_checkpoints,
             keep_best=settings.use_best_checkpoint,
             report=report_to_ray,
         )
-
-    def steps(self) -> Sequence[int]:
-        """List the steps of complete checkpoints; see `loop.Keeper`."""
-        self.finish()
-        steps: list[int] = share_object([one.step for one in self.root.find() if one.manifest])
-        return steps
-
-    def go_back(self, engine: Engine, step: int) -> dict[str, Any]:
-        """Restore a step's checkpoint and forget later ones, whose place the new course takes; see `loop.Keeper`."""
-        if rank() == 0:
-            for one in self.root.find():
-                if one.step > step:
-                    self.root.delete(one.name)
-        share_object(None)  # nobody reads before the deleting is done
-        state = self.restore(engine)
-        assert state is not None
-        return state
 
 
 def _lay_tokenizer(plan: Plan, model_max_length: int, target: Path) -> None:

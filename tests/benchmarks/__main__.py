@@ -3,7 +3,20 @@
 import importlib
 import sys
 
-NAMES = ("extract", "language", "rules", "minhash", "dedup", "curate", "toxicity", "pack", "decoder")
+NAMES = (
+    "extract",
+    "language",
+    "rules",
+    "minhash",
+    "dedup",
+    "curate",
+    "toxicity",
+    "pack",
+    "decoder",
+    "training",
+    "sft",
+    "checkpoint",
+)
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or NAMES

@@ -15,6 +15,7 @@ import torch
 
 from qwen_core.data.packed import PackedBatch
 from qwen_core.model import CausalLM, ModelConfig, initialise
+from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.parallel.optimisers import Optimisation
 from qwen_core.parallel.zero import Zero, ZeroEngine
 from qwen_core.train.pretrain import packed_batch
@@ -49,7 +50,7 @@ def work(kind: str, options: Mapping[str, Any], steps: int) -> dict[str, float]:
     world = torch.distributed.get_world_size()
     seconds = []
     for number in range(steps + 3):
-        batch = _batch(number * world + torch.distributed.get_rank())
+        batch = batch_of(number * world + torch.distributed.get_rank())
         torch.distributed.barrier()
         started = time.perf_counter()
         step(batch)
@@ -61,8 +62,8 @@ def work(kind: str, options: Mapping[str, Any], steps: int) -> dict[str, float]:
     }
 
 
-def _batch(seed: int) -> Any:
-    """Make random packed sequences: three documents each, as real ones have."""
+def batch_of(seed: int) -> Batch:
+    """Make random packed sequences of three documents each."""
     random = np.random.default_rng(seed)
     ids = random.integers(0, FIGURES["vocab_size"], (SEQUENCES, LENGTH))
     bounds = np.sort(random.integers(1, LENGTH, (SEQUENCES, 2)))
@@ -70,24 +71,32 @@ def _batch(seed: int) -> Any:
     return packed_batch(PackedBatch(ids, segments, np.full(SEQUENCES, LENGTH)))
 
 
-def _ours(options: Mapping[str, Any]) -> Callable[[Any], None]:
-    from qwen_core.train.engines import compile_layers
+def our_engine(options: Mapping[str, Any]) -> ZeroEngine:
+    """Spread our model.
 
+    Args:
+        options: `stage` of ZeRO, `compile`.
+
+    Returns:
+        The engine.
+    """
     model = CausalLM(ModelConfig(**FIGURES))
     initialise(model, seed=1)
     if options.get("compile"):
         torch._dynamo.config.disable = False
-        compile_layers(model)
-    engine = ZeroEngine(
-        model,
-        zero=Zero(stage=options["stage"]),
-        precision="bf16",
-        optim=Optimisation(name="adamw", learning_rate=1e-3),
-        use_gpu=False,
-    )
-    from qwen_core.parallel.engine import Objective
+        model.compile_layers()
+    optim = Optimisation(name="adamw", learning_rate=1e-3)
+    return ZeroEngine(model, zero=Zero(stage=options["stage"]), precision="bf16", optim=optim, use_gpu=False)
 
-    return lambda batch: engine.step([batch], lambda losses, _: Objective(losses.sum()), rate=1.0) and None
+
+def summed(losses: torch.Tensor, _: Batch) -> Objective:
+    """Sum token losses, as pretraining does."""
+    return Objective(losses.sum())
+
+
+def _ours(options: Mapping[str, Any]) -> Callable[[Batch], object]:
+    engine = our_engine(options)
+    return lambda batch: engine.step([batch], summed, rate=1.0)
 
 
 def _transformers(options: Mapping[str, Any]) -> Callable[[Any], None]:
