@@ -167,13 +167,14 @@ def local_copy(uri: str) -> str:
         return uri
     target = Path(tempfile.gettempdir()) / f"qwen-core-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     if not target.exists():
-        partial = Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
         source, path = open_filesystem(uri)
-        pafs.copy_files(
-            path, str(partial / "data"), source_filesystem=source, destination_filesystem=pafs.LocalFileSystem()
-        )
-        with contextlib.suppress(OSError):  # another process was faster
-            (partial / "data").rename(target)
+        with tempfile.TemporaryDirectory() as partial:
+            data = Path(partial) / "data"
+            if source.get_file_info(path).type == pafs.FileType.Directory:
+                data.mkdir()  # pyarrow makes the folders below it, but not this one
+            pafs.copy_files(path, str(data), source_filesystem=source, destination_filesystem=pafs.LocalFileSystem())
+            with contextlib.suppress(OSError):  # another process was faster; its copy is as good
+                data.rename(target)
     return str(target)
 
 

@@ -1,5 +1,7 @@
 """Fixtures that all tests share."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,11 @@ def _airflow_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     os.environ.setdefault("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray_ends_with_its_module() -> Iterator[None]:
+    """A stage's job leaves its Ray running, as a command's process ends with it; the next module starts its own."""
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_core.artifacts import Outcome, Store, config_of, fingerprint_of
+from qwen_core.artifacts import Outcome, Store, config_of, fingerprint_of, local_copy
 from qwen_core.config import load_recipe
 from qwen_core.errors import ArtifactError
 from qwen_core.stages import STAGES
@@ -75,7 +75,6 @@ def test_fingerprint_is_blind_to_how_the_work_is_spread_and_watched(recipe):
         assert config_of(pretrain, load_recipe("demo", [f"{key}={value}"])) != base, key
 
 
-
 def test_run_points_to_its_artifacts_in_running_order(store, recipe):
     ingest = store.commit(store.begin(STAGES["ingest"], recipe, "key", {}, {}), Outcome(), 1.0, None)
     classifiers = store.commit(
@@ -95,3 +94,18 @@ def test_missing_manifest_and_foreign_uri_are_named(store, tmp_path):
         store.load(f"{store.root}/ingest/abc/manifest.json")
     with pytest.raises(ArtifactError, match="outside of the store"):
         list(store.files(str(tmp_path / "elsewhere")))
+
+
+def test_what_is_brought_from_a_store_is_whole_and_leaves_nothing_else_behind(tmp_path, monkeypatch):
+    (tmp_path / "far/folder").mkdir(parents=True)
+    (tmp_path / "far/folder/a.txt").write_text("one")
+    (tmp_path / "near").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "near"))
+    uri = (tmp_path / "far/folder").as_uri()
+    brought = Path(local_copy(uri))
+    assert (brought / "a.txt").read_text() == "one" and local_copy(uri) == str(brought)
+    file = Path(local_copy((tmp_path / "far/folder/a.txt").as_uri()))
+    assert file.read_text() == "one"
+    with pytest.raises(OSError, match="missing"):
+        local_copy((tmp_path / "far/missing").as_uri())
+    assert sorted((tmp_path / "near").iterdir()) == sorted([brought, file])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from qwen_core.artifacts import Manifest, Store
+from qwen_core.artifacts import Manifest, Store, local_copy
 from qwen_core.cli.options import home_option
 from qwen_core.errors import ArtifactError
 
 if TYPE_CHECKING:
     from qwen_core.chat import ChatModel
     from qwen_core.model import Sampling
+
+_ALIGNED_FIRST = ("dpo", "sft", "pretrain")
 
 
 @click.command()
@@ -89,7 +90,7 @@ def _say(model: ChatModel, messages: list[dict[str, str]], max_new_tokens: int, 
 
 
 def model_folder_of(home: str | None, model_folder: str | None, run_key: str | None) -> str:
-    """Find a model folder: the one named, the aligned one of a run, or the aligned one that was made last.
+    """Find a model folder: the one named, or the most aligned one of a run or of all runs, the newest of these.
 
     Args:
         home: State folder of the platform.
@@ -97,19 +98,20 @@ def model_folder_of(home: str | None, model_folder: str | None, run_key: str | N
         run_key: Of a pipeline run.
 
     Returns:
-        The folder.
+        The folder, on this machine.
 
     Raises:
-        ArtifactError: There is no aligned model.
+        ArtifactError: There is no model.
     """
     from qwen_core.platform import Platform
 
     if model_folder:
         return model_folder
     store = Store(Platform(home).store_root)
-    manifests = [store.of_run(run_key).get("dpo")] if run_key else list(store.manifests("dpo"))
-    found: list[Manifest] = [manifest for manifest in manifests if manifest is not None]
-    if not found:
-        where = f"run '{run_key}'" if run_key else store.root
-        raise ArtifactError(f"no aligned model in {where}. Make one with: qwen-core run (or name a folder: --model)")
-    return str(Path(max(found, key=lambda manifest: manifest.created_at).path("model")))
+    for stage in _ALIGNED_FIRST:
+        manifests = [store.of_run(run_key).get(stage)] if run_key else list(store.manifests(stage))
+        found: list[Manifest] = [manifest for manifest in manifests if manifest is not None]
+        if found:
+            return local_copy(max(found, key=lambda manifest: manifest.created_at).path("model"))
+    where = f"run '{run_key}'" if run_key else store.root
+    raise ArtifactError(f"no model in {where}. Make one with: qwen-core run (or name a folder: --model)")

@@ -197,7 +197,7 @@ def _table(*columns: str) -> Table:
     """Begin a table whose first column is text and whose others are numbers."""
     table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     return table
 
 
@@ -243,7 +243,7 @@ def _memory(question: _Question) -> Group:
 def _alternatives(question: _Question) -> Group:
     from qwen_core.model.memory import alternatives, memory_per_gpu
 
-    columns = ("weights", "gradients", "optimizer", "activations", "other", "total GB", *_CARDS)
+    columns = ("weights", "grads", "optim", "activ", "other", "total GB", *_CARDS)
     more = () if question.plan.checkpointing else ("recomputed GB",)
     table = _table("plan", *columns, *more)
     for plan in alternatives(question.config, question.plan):

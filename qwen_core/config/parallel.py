@@ -48,11 +48,6 @@ class Parallel(Section):
         """Whether the model is split by layers or inside them, beside ZeRO."""
         return self.tensor * self.pipeline > 1
 
-    @property
-    def data_size(self) -> int:
-        """Shares that a batch is dealt out to."""
-        return self.num_workers // (self.tensor * self.pipeline)
-
     def shaping(self) -> dict[str, Any]:
         """Take nothing: how a model is spread changes rounding alone, and a run may go on under another plan."""
         return {}

@@ -7,7 +7,7 @@ Reads `sft`, `preference`.
 
 from __future__ import annotations
 
-from qwen_core.artifacts import Outcome
+from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.reference import judged_pairs
 from qwen_core.jobs.training import check_rendered, run_training, start_of
@@ -32,8 +32,8 @@ def run(context: Context) -> Outcome:
     def make_task(model: CausalLM) -> DpoTask:
         model.lm_head.has_row_weights = True  # each pair weighs its tokens by its own margin
         return DpoTask(
-            pairs["train"],
-            pairs["validation"],
+            local_copy(pairs["train"]),
+            local_copy(pairs["validation"]),
             kind=section.loss,
             beta=section.beta,
             label_smoothing=section.label_smoothing,

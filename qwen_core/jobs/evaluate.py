@@ -42,16 +42,16 @@ def run(context: Context) -> Outcome:
     """
     connect_ray()
     data = {
-        "packed": split_files(context.inputs["pack"], "validation"),
-        "instruct": local_copy(context.inputs["instruct"].path("validation.arrow")),
-        "preference": local_copy(context.inputs["preference"].path("validation.arrow")),
+        "packed": context.inputs["pack"],
+        "instruct": context.inputs["instruct"].path("validation.arrow"),
+        "preference": context.inputs["preference"].path("validation.arrow"),
     }
     settings = context.section.model_dump()
     settings["sampling"] = Sampling(**settings["sampling"], seed=context.recipe.seed)
     options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if context.recipe.parallel.use_gpu else 0}
     waiting: dict[Any, str] = {}
     for name in _MODELS:
-        folder = local_copy(context.inputs[name].path("model"))
+        folder = context.inputs[name].path("model")
         waiting[ray.remote(**options)(_measure).remote(folder, data, settings, name == "dpo")] = name
         if settings["tasks"]["names"] and name in settings["tasks"]["models"]:
             waiting[ray.remote(**options)(_tasks).remote(folder, settings["tasks"], context.recipe.seed)] = name
@@ -83,19 +83,20 @@ def _device() -> str:
 
 def _tasks(folder: str, settings: dict[str, Any], seed: int) -> tuple[dict[str, float], Replies]:
     """Run the harness's tasks on one model."""
-    return run_tasks(folder, settings, _device(), seed), []
+    return run_tasks(local_copy(folder), settings, _device(), seed), []
 
 
 def _measure(
     folder: str, data: dict[str, Any], settings: dict[str, Any], speaks: bool
 ) -> tuple[dict[str, float], Replies]:
     """Measure one model, and let it speak if it is the aligned one."""
-    chat = ChatModel(folder, _device())
+    chat = ChatModel(local_copy(folder), _device())
     model = Alone(chat.model, _device())
-    measured = bits_per_byte(model, PackedSequences(data["packed"]), _BATCH)
+    measured = bits_per_byte(model, PackedSequences(split_files(data["packed"], "validation")), _BATCH)
     figures = {name: value for name, value in measured.items() if name.startswith("bits_per_byte")}
-    figures["answer_loss"] = answer_loss(model, read_table(data["instruct"]), _BATCH)["loss"]
-    figures["preference_accuracy"] = preference_accuracy(*pair_logprobs(model, read_table(data["preference"]), _BATCH))
+    figures["answer_loss"] = answer_loss(model, read_table(local_copy(data["instruct"])), _BATCH)["loss"]
+    pairs = read_table(local_copy(data["preference"]))
+    figures["preference_accuracy"] = preference_accuracy(*pair_logprobs(model, pairs, _BATCH))
     replies = []
     for name, prompt in settings["prompts"].items() if speaks else ():
         asked = [{"role": "user", "content": prompt}]

@@ -22,9 +22,9 @@ import torch
 
 from qwen_core.errors import ArtifactError, InputError
 from qwen_core.model import CausalLM, ModelConfig
+from qwen_core.model.shards import INDEX, WEIGHTS
 from qwen_core.tokenizer import ChatTokenizer
 
-_INDEX = "model.safetensors.index.json"
 _LENGTH_BYTES = 8  # of a safetensors file's header, which tells the header's own length
 _MAX_HEADER_BYTES = 100_000_000  # as the format's own readers have it
 _EXPERTS = re.compile(r"(.*\.mlp\.experts)\.(gate_up_proj|down_proj)$")
@@ -65,7 +65,7 @@ class ModelFolder:
     def files(self) -> list[Path]:
         """Files that make up the model: weights, their index, and both configs."""
         weights = {tensor.file for tensor in self.tensors.values()}
-        told = [self.place / name for name in ("config.json", "generation_config.json", _INDEX)]
+        told = [self.place / name for name in ("config.json", "generation_config.json", INDEX)]
         return [path for path in told if path.is_file()] + sorted(weights)
 
     @property
@@ -216,23 +216,28 @@ def _hash(path: Path, size: int, changed: int) -> str:
 
 
 def _weight_files(place: Path) -> list[Path]:
-    """List the files of weights: those that the index names, or all."""
-    index = place / _INDEX
+    """List the files of weights, those that loading takes too: what the index names, or the only one."""
+    index = place / INDEX
     if index.is_file():
         names = sorted(set(_json(index)["weight_map"].values()))
         missing = [name for name in names if not (place / name).is_file()]
         if missing:
             raise ArtifactError(
-                f"{place} lacks {len(missing)} of the {len(names)} files that its {_INDEX} names: "
+                f"{place} lacks {len(missing)} of the {len(names)} files that its {INDEX} names: "
                 f"{_some(missing)}. Copy them too"
             )
         return [place / name for name in names]
-    files = sorted(place.glob("*.safetensors"))
-    if not files:
+    if (place / WEIGHTS).is_file():
+        return [place / WEIGHTS]
+    strays = sorted(path.name for path in place.glob("*.safetensors"))
+    if not strays:
         others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for path in place.glob(pattern))
         found = f" ({_some(others)} is of a form that is never loaded: convert it)" if others else ""
         raise ArtifactError(f"{place} holds no .safetensors file{found}")
-    return files
+    raise ArtifactError(
+        f"{place} holds {_some(strays)}, but neither {WEIGHTS} nor {INDEX}, which tells what belongs together. "
+        f"Copy it too"
+    )
 
 
 def _header(file: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,9 @@ def _is_key(named: str) -> bool:
     return "/" not in named and "://" not in named
 
 
+@functools.cache
 def _registered(named: str, tracking_uri: str | None) -> str:
-    """Download a registered model."""
+    """Download a registered model, once: an alias that moves must not come between its hashes and its weights."""
     if tracking_uri is None:
         raise ArtifactError(f"{named} lies in MLflow's registry, and no tracking URI is known: give --tracking-uri")
     import mlflow  # takes seconds
@@ -122,7 +124,7 @@ def _registered(named: str, tracking_uri: str | None) -> str:
     try:
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=named))
     except Exception as error:  # each kind of store raises its own
-        raise ArtifactError(f"{named} cannot be brought from MLflow at {tracking_uri}: {error}") from error
+        raise ArtifactError(f"{named} cannot be brought from MLflow: {error}") from error
     found = sorted(place.rglob("config.json"))
     if not found:
         raise ArtifactError(f"{named} holds no config.json: it was not registered by 'release'")

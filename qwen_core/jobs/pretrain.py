@@ -38,11 +38,10 @@ def run(context: Context) -> Outcome:
     """
     pack, section = context.inputs["pack"], context.section
     start = _start(context)
-    train, validation = split_files(pack, "train"), split_files(pack, "validation")
-    check_packed(train + validation, start.config.vocab_size)
+    check_packed(split_files(pack, "train") + split_files(pack, "validation"), start.config.vocab_size)
 
-    def make_task(_: CausalLM) -> PretrainTask:
-        return PretrainTask(train, validation, section.micro_batch_size)
+    def make_task(_: CausalLM) -> PretrainTask:  # on a worker, perhaps of another machine
+        return PretrainTask(split_files(pack, "train"), split_files(pack, "validation"), section.micro_batch_size)
 
     return run_training(context, start, make_task, context.inputs["tokenizer"].path("tokenizer"))
 
@@ -112,4 +111,4 @@ def _start(context: Context) -> Start:
         remedy = f"Set tokenizer.import_path to {folder.place} and run tokenizer and pack again"
         check_same_tokenizer(ours, load_tokenizer(folder.place), "the corpus", found.title, remedy)
     check_positions(folder.config, longest, "the data of 'pack'", "Lower pack.max_seq_len and run pack again")
-    return start_from(folder)
+    return start_from(folder, found.folder if found.manifest is None else found.manifest.path("model"))

@@ -33,13 +33,13 @@ class Judge:
         """Load the model.
 
         Args:
-            folder: Hugging Face folder.
+            folder: Hugging Face folder, local or in an object store.
             dtype: As the policy sees its weights, so that both start out equal.
             threads: torch's threads in this actor.
             is_on_gpu: Whether it computes there.
         """
         torch.set_num_threads(threads)
-        self._model = Alone(load_pretrained(folder, dtype).eval(), "cuda" if is_on_gpu else "cpu")
+        self._model = Alone(load_pretrained(local_copy(folder), dtype).eval(), "cuda" if is_on_gpu else "cpu")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Add `reference_chosen` and `reference_rejected`, in nats, summed over the reply.
@@ -64,17 +64,16 @@ def judged_pairs(context: Context, model: Manifest, data: Manifest) -> dict[str,
         data: Of `preference`.
 
     Returns:
-        Local Arrow files by split: the pairs with `reference_chosen` and `reference_rejected`.
+        Arrow files in the store by split: the pairs with `reference_chosen` and `reference_rejected`.
     """
     home = f"{context.attempt.state_uri}/reference"
     if context.store.read(f"{home}/done") is None:
-        folder = local_copy(model.path("model"))
         for number, split in enumerate(_SPLITS):
             table = read_table(local_copy(data.path(f"{split}.arrow")))
-            write_arrow(_judge(context, folder, table), f"{home}/{split}.arrow")
+            write_arrow(_judge(context, model.path("model"), table), f"{home}/{split}.arrow")
             context.progress(number + 1, len(_SPLITS), "judged_splits", pairs=table.num_rows)
         context.store.write(f"{home}/done", "")  # what lacks it was left by a killed attempt
-    return {split: local_copy(f"{home}/{split}.arrow") for split in _SPLITS}
+    return {split: f"{home}/{split}.arrow" for split in _SPLITS}
 
 
 def _judge(context: Context, folder: str, table: pa.Table) -> pa.Table:

@@ -57,19 +57,21 @@ def start_of(manifest: Manifest) -> Start:
     Raises:
         ArtifactError: The model's files are missing, cut off, or of another architecture.
     """
-    return start_from(open_folder(local_copy(manifest.path("model"))))
+    uri = manifest.path("model")
+    return start_from(open_folder(local_copy(uri)), uri)
 
 
-def start_from(folder: ModelFolder) -> Start:
+def start_from(folder: ModelFolder, uri: str) -> Start:
     """Start from a model folder.
 
     Args:
         folder: That was found to be whole.
+        uri: Where workers on other machines find it too.
 
     Returns:
         The start.
     """
-    return Start(folder.config, FolderWeights(folder.config, str(folder.place)))
+    return Start(folder.config, FolderWeights(folder.config, uri))
 
 
 def run_training(context: Context, start: Start, make_task: Callable[[CausalLM], Task], tokenizer_uri: str) -> Outcome:
@@ -87,8 +89,7 @@ def run_training(context: Context, start: Start, make_task: Callable[[CausalLM],
     connect_ray()
     settings: Optimiser = context.section
     recipe = context.recipe
-    tokenizer_folder = local_copy(tokenizer_uri)
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_tokenizer(local_copy(tokenizer_uri))
     adapters = adapters_of(context.stage.name, recipe)
     source = start.source
     if adapters is not None:
@@ -103,7 +104,7 @@ def run_training(context: Context, start: Start, make_task: Callable[[CausalLM],
             make_task=make_task,
             output_uri=context.attempt.data_uri,
             state_uri=context.attempt.state_uri,
-            tokenizer_folder=tokenizer_folder,
+            tokenizer_uri=tokenizer_uri,
             eos_token_id=tokenizer.eos_id,
             pad_token_id=tokenizer.endoftext_id,
             run=context.run,

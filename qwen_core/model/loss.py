@@ -23,7 +23,8 @@ IGNORE = -100
 """A label that counts for no loss."""
 
 _CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
-"""Of one chunk's logits in fp32. A GPU needs many rows to be busy; a CPU is as fast with few."""
+"""Of one chunk's logits, counted in fp32; where gradients are made they lie in the weight's dtype, and on a CPU only
+some rows at a time are widened. A GPU needs many rows to be busy; a CPU is as fast with few."""
 
 _CACHED_NUMBERS = 1 << 19
 """Logits of a chunk that a CPU turns into gradients in one go: in fp32 they fit a core's cache."""

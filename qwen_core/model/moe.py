@@ -99,7 +99,6 @@ class SparseMoeBlock(nn.Module):
         self.layer, self.top_k, self.norm_topk_prob = layer, config.num_experts_per_tok, config.norm_topk_prob
         self.num_experts = config.num_experts
         self.loss_coefs = (config.router_aux_loss_coef, config.router_z_loss_coef)
-        self.balance: Balance = getattr(config, "router_aux_loss", "global_batch")
         self.router_losses: RouterLosses | None = None
         self.gate = Router(config.hidden_size, config.num_experts)
         self.experts = Experts(config.num_experts, config.hidden_size, config.moe_intermediate_size)
@@ -148,7 +147,7 @@ def router_of(model: nn.Module, balance: Balance | None = None) -> RouterLosses 
 
     Args:
         model: With sparse layers, or a pipeline stage of such a model.
-        balance: Where the load-balancing loss takes its counts from, instead of where the configuration says; only the
+        balance: Where the load-balancing loss takes its counts from, the global batch where it is not given; only the
             first call decides.
 
     Returns:
@@ -159,7 +158,7 @@ def router_of(model: nn.Module, balance: Balance | None = None) -> RouterLosses 
         return None
     losses = next((block.router_losses for block in blocks if block.router_losses is not None), None)
     if losses is None:
-        losses = RouterLosses(blocks[0].num_experts, *blocks[0].loss_coefs, balance or blocks[0].balance)
+        losses = RouterLosses(blocks[0].num_experts, *blocks[0].loss_coefs, balance or "global_batch")
     for block in blocks:
         block.router_losses = losses
     return losses

@@ -75,13 +75,6 @@ class Rule:
         pieces = [share.chunk(self.parts, self.dimension) for share in shares]
         return torch.cat([piece[part] for part in range(self.parts) for piece in pieces], self.dimension)
 
-    def whole_shape(self, share: Sequence[int], size: int) -> tuple[int, ...]:
-        """Give the shape of the full tensor from that of one worker's share."""
-        shape = list(share)
-        if self.dimension is not None:
-            shape[self.dimension] *= size
-        return tuple(shape)
-
 
 _ROWS, _COLUMNS = Rule(0), Rule(1)
 _KEPT = Rule(is_summed_with_sequences=True)

@@ -2,8 +2,7 @@
 
     folder ─▶ tokenizer.json ─▶ BPE or Unigram? ─▶ ChatML's control tokens, added where allowed ─▶ tokenizer
 
-What else lies in the folder is not read: chat template and end tokens are the project's own, for the weights that
-follow are too.
+Nothing else in the folder is read here; the chat template that lies with it is kept by the job, for `template: own`.
 """
 
 from __future__ import annotations

@@ -165,12 +165,8 @@ class MetricLog:
             self._journal.remove()
         else:
             self._is_given_up = True
-            logger.warning(
-                "MLflow at %s does not answer: metrics of run %s wait in %s",
-                self.run.tracking_uri,
-                self.run.run_id,
-                self._journal.path,
-            )
+            # not its address, which may hold a password
+            logger.warning("MLflow does not answer: metrics of run %s wait in %s", self.run.run_id, self._journal.path)
         return is_sent
 
     def _now(self, later: bool = False) -> int:
@@ -273,10 +269,12 @@ class _Sender:
     def _new_points(self, line: dict[str, Any]) -> list[Metric]:
         step, points = line["step"], []
         is_leftover = line["attempt"] != self._attempt
+        # Points are told from those before the last rollback by their time, also where this machine's clock is behind
+        ms = max(line["ms"], self._rewinds[-1]["ms"] if self._rewinds else 0)
         for name, value in line["values"].items():
             if step <= self._known.get(name, -1):
                 continue
-            points.append(Metric(name, value, line["ms"], step))
+            points.append(Metric(name, value, ms, step))
             if is_leftover:
                 self._known[name] = step
         return points

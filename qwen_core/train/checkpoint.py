@@ -35,7 +35,7 @@ import math
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Checkpoints:
         self._is_asynchronous, self._report = is_asynchronous, report
         self._token = share_object(uuid.uuid4().hex[:8])
         self._damaged: set[str] = set()
-        self._best = float("inf")
+        self._best = math.inf
         self._writing: Writing | None = None
         self._saves, self._failures, self._last_time = 0, 0, time.monotonic()
 
@@ -174,7 +174,7 @@ class Checkpoints:
         for one in committed:
             fault = one.fault or self._fault_of(one)
             if not fault:
-                self._best = min([loss for loss in map(_loss_of, found) if loss is not None], default=self._best)
+                self._best = _lowest(found)
                 return self._load(engine, one)
             self._damaged.add(one.name)
             say(f"checkpoint {self.root.uri}/{one.name} is damaged: {fault}. The one before it is tried")
@@ -212,6 +212,7 @@ class Checkpoints:
                 if not fault:
                     state = self._load(engine, one)
                     self._forget_after(step)
+                    self._best = _lowest(self._find())  # the best one may be gone
                     return state
                 faults.append(fault)
         raise ArtifactError(
@@ -270,6 +271,7 @@ class Checkpoints:
         if self._failures >= _FAILED_SAVES:
             raise ArtifactError(f"{text}, the {self._failures}. in a row: check space and rights of {self.root.uri}")
         if fault:
+            self._best = math.inf  # what was not written may have been the best: the next one measured is taken
             say(f"{text}: training goes on, the one before it stays")
 
     def _tidy(self, step: int) -> None:
@@ -302,6 +304,11 @@ def report_to_ray(step: int, uri: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pointer.json").write_text(json.dumps({"step": step, "checkpoint": uri}), encoding="utf-8")
         ray.train.report({"step": float(step)}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _lowest(found: Sequence[Found]) -> float:
+    """Tell the lowest validation loss of complete checkpoints; infinity where none has one."""
+    return min([loss for loss in map(_loss_of, found) if loss is not None], default=math.inf)
 
 
 def _loss_of(one: Found) -> float | None:

@@ -1,6 +1,6 @@
 """Folders of checkpoints: written file by file with checksums, committed by a manifest, verified before they are read.
 
-    <root>/step-00000200-3f9c2a1b/state/...             shards, one or more from each worker
+    <root>/step-00000200-3f9c2a1b/engine/...            shards, one or more from each worker
     <root>/step-00000200-3f9c2a1b/handover-00000.json   worker 0 has written its files: their sizes and checksums
     <root>/step-00000200-3f9c2a1b/manifest.json         last of all: only now the folder is a checkpoint
 
@@ -58,7 +58,7 @@ class CheckpointManifest:
 
     step: int
     token: str
-    identity: dict[str, str]
+    identity: dict[str, Any]
     plan: dict[str, Any]
     workers: int
     code_version: str

@@ -77,9 +77,7 @@ class DpoTask:
         logprobs = -losses.sum(1).view(2, -1)  # [2, pairs]
         ratios = logprobs - batch.extras["reference"].to(losses)
         lengths = (batch.labels != IGNORE).sum(1).view(2, -1)
-        per_pair = self._losses(ratios, lengths)
-        if self._sft_weight:
-            per_pair = per_pair - self._sft_weight * logprobs[0] / lengths[0]
+        per_pair = self._losses(logprobs, ratios, lengths)
         rewards = self._beta * ratios.detach()
         figures = {
             "margin": (rewards[0] - rewards[1]).sum(),
@@ -90,12 +88,12 @@ class DpoTask:
         return Objective(per_pair.sum(), figures)
 
     def validate(self, model: Measure) -> dict[str, float]:
-        """Measure loss, rewards and preference accuracy on held-out pairs; see `Task`."""
+        """Measure loss (the one that is trained on), rewards and preference accuracy on held-out pairs; see `Task`."""
         logprobs, lengths = pair_logprobs(model, self._validation, self._batch_size)
         ratios = (logprobs - self._validation_reference).T
         rewards = self._beta * ratios
         return {
-            "loss": float(self._losses(ratios, lengths.T).mean()),
+            "loss": float(self._losses(logprobs.T, ratios, lengths.T).mean()),
             "margin": float((rewards[0] - rewards[1]).mean()),
             "reward_accuracy": float((rewards[0] > rewards[1]).double().mean()),
             "preference_accuracy": preference_accuracy(logprobs, lengths),
@@ -105,9 +103,11 @@ class DpoTask:
         """Name pairs by their ids; see `Task`."""
         return [str(name) for name in self._train["id"].take(pa.array(list(indices))).to_pylist()]
 
-    def _losses(self, ratios: Tensor, lengths: Tensor) -> Tensor:
+    def _losses(self, logprobs: Tensor, ratios: Tensor, lengths: Tensor) -> Tensor:
+        """Compute the losses [pairs] from log-probabilities, ratios and token counts, all [2, pairs]."""
         options = {"kind": self._kind, "beta": self._beta, "label_smoothing": self._label_smoothing}
-        return pair_losses(ratios, lengths, **options)  # type: ignore[arg-type]
+        losses = pair_losses(ratios, lengths, **options)  # type: ignore[arg-type]
+        return losses - self._sft_weight * logprobs[0] / lengths[0] if self._sft_weight else losses
 
 
 def preference_accuracy(logprobs: Tensor, lengths: Tensor) -> float:

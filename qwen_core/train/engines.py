@@ -62,7 +62,7 @@ def _pipe(
 ) -> Engine:
     from qwen_core.parallel.pipe_engine import PipeEngine
 
-    state, router = model.state_dict(), router_of(model)
+    router = router_of(model)
     kwargs: dict[str, Any] = {
         "pipeline": parallel.pipeline,
         "tensor": parallel.tensor,
@@ -74,7 +74,7 @@ def _pipe(
         "balance": None if router is None else router.balance,
         "use_gpu": parallel.use_gpu,
     }
-    return PipeEngine(model.config, source or state.__getitem__, **kwargs)
+    return PipeEngine(model.config, source or model.state_dict().__getitem__, **kwargs)
 
 
 def optimisation_of(settings: Optimiser, scales: Mapping[str, float] = MappingProxyType({})) -> Optimisation:

@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Optimiser
-from qwen_core.errors import QwenCoreError, RecipeError
+from qwen_core.errors import DivergedError, QwenCoreError, RecipeError
 from qwen_core.parallel.plan import Cluster, Spread, Work, check
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Plan:
         make_task: Builds the stage's side of the loop; gets the model.
         output_uri: Folder for `model/` and `history.jsonl`.
         state_uri: Folder for checkpoints.
-        tokenizer_folder: Its files are laid beside the weights.
+        tokenizer_uri: Folder whose files are laid beside the weights.
         eos_token_id: Ends a generation of the finished model.
         pad_token_id: Fills batches.
         run: The stage's MLflow run; without one nothing goes to MLflow.
@@ -72,7 +72,7 @@ class Plan:
     make_task: Callable[[CausalLM], Task]
     output_uri: str
     state_uri: str
-    tokenizer_folder: str
+    tokenizer_uri: str
     eos_token_id: int
     pad_token_id: int
     run: StageRun | None = None
@@ -124,11 +124,8 @@ def train(plan: Plan) -> None:
         result = _trainer(plan).fit()
     except Exception as error:
         raise QwenCoreError(f"{plan.stage} failed: {root_cause(error)}") from error
-    diverged = (result.metrics or {}).get("diverged")
-    if diverged:
-        from qwen_core.errors import DivergedError
-
-        raise DivergedError(f"{plan.stage} failed: {diverged}")
+    if result.return_value:  # not in its metrics, which are those of the last checkpoint alone
+        raise DivergedError(f"{plan.stage} failed: {result.return_value}")
 
 
 def _trainer(plan: Plan) -> TorchTrainer:
@@ -178,10 +175,10 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _work(config: dict[str, Any]) -> None:
+def _work(config: dict[str, Any]) -> str:
     """What each worker does; what only workers need is imported there, for it takes seconds."""
     if not config["plan"].parallel.use_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when DeepSpeed is imported
     from qwen_core.train.worker import work
 
-    work(config["plan"], config["started"])
+    return work(config["plan"], config["started"])

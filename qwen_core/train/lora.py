@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qwen_core.errors import RecipeError
+from qwen_core.model.loss import LMHead
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,14 @@ def add_adapters(model: nn.Module, adapters: Adapters, seed: int) -> None:
         seed: Decides A.
 
     Raises:
-        RecipeError: A name of `target_modules` is that of no linear layer.
+        RecipeError: A name of `target_modules` is that of no linear layer, or of the head.
     """
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    # The head computes losses too, and may be the embedding: it gets no adapter
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, LMHead)
+    }
     have = {name.rpartition(".")[2] for name in linear}
     unknown = sorted(set(adapters.target_modules) - have)
     if unknown:
@@ -181,19 +187,6 @@ def save_adapter(kept: dict[str, Tensor], adapters: Adapters, folder: str | Path
         "inference_mode": True,
     }
     (place / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def trained_share(model: nn.Module) -> tuple[int, int]:
-    """Count numbers that learn, and all numbers of a model.
-
-    Args:
-        model: Whole or spread.
-
-    Returns:
-        Both counts.
-    """
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
 
 
 def _begin_graph(_module: nn.Module, _inputs: Any, output: Tensor) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from qwen_core.artifacts import upload
 from qwen_core.config.guards import Guards as GuardSettings
 from qwen_core.train.alerts import AlertPlan, Alerts
 from qwen_core.train.events import Event, EventLog
@@ -163,11 +164,9 @@ class Signals:
     def _keep_profile(self, files: Mapping[str, Path], first: int) -> None:
         """Store a profile as artifacts of the run; without a run, beside the checkpoints."""
         if self._run is None or self._metric_log is None:
-            folder = Path(self._state_uri) / "profiles" / f"step_{first}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, path in files.items():
-                (folder / name).write_bytes(path.read_bytes())
-            self.events.emit(Event("profile", first, f"steps from {first} on are profiled in {folder}", "info"))
+            place = f"{self._state_uri}/profiles/step_{first}"
+            upload(str(next(iter(files.values())).parent), place)
+            self.events.emit(Event("profile", first, f"steps from {first} on are profiled in {place}", "info"))
             return
         contents = {name: path.read_bytes() for name, path in files.items()}
         self._metric_log.put(f"profile {first}", _upload(self._run, contents, f"profiles/step_{first}"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qwen_core.artifacts import local_copy
 from qwen_core.model import CausalLM, ModelConfig
 from qwen_core.parallel.layout import EMBEDDING, HEAD, Source
 from qwen_core.parallel.sources import folder_source, fresh_source
@@ -70,7 +71,8 @@ class FolderWeights:
 
     Attributes:
         config: The architecture, with the folder's names and shapes.
-        folder: With safetensors, one file or several with an index.
+        folder: With safetensors, one file or several with an index; local, or in an object store, from where each
+            machine copies it once.
     """
 
     config: ModelConfig
@@ -122,7 +124,7 @@ def _fresh(weights: FreshWeights) -> Source:
 
 @functools.cache
 def _opened(weights: FolderWeights) -> Source:
-    return folder_source(weights.folder, weights.config)
+    return folder_source(local_copy(weights.folder), weights.config)
 
 
 @functools.cache

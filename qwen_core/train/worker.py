@@ -15,11 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray.train
 import torch
 
 from qwen_core import progress
-from qwen_core.artifacts import upload
+from qwen_core.artifacts import local_copy, upload
 from qwen_core.errors import DivergedError
 from qwen_core.model import ModelConfig, save_pretrained
 from qwen_core.model.size import flops_per_token
@@ -36,23 +35,25 @@ from qwen_core.train.watch import plan_event
 if TYPE_CHECKING:
     from qwen_core.train.launch import Plan
 
-DIVERGED = "diverged"
-"""Name under which the last report tells why training went astray."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
-def work(plan: Plan, started: float) -> None:
+def work(plan: Plan, started: float) -> str:
     """Train, from where an earlier attempt stopped, and leave the model; every worker calls.
 
     Args:
         plan: What to do.
         started: When the driver asked for workers, Unix time.
+
+    Returns:
+        Why training went astray, on every worker alike; empty where it went well. No error: Ray Train would start the
+        workers anew, and they would do the same again.
     """
     # DeepSpeed calls torch's collectives by names that torch has begun to rename: a line at each step otherwise.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     torch.set_num_threads(plan.parallel.threads_per_worker)
     torch.manual_seed(plan.seed)
-    _say(plan, started, "the workers are up, the model is built")
+    _say(plan, started, "the workers are up, model and data come next")
     model = plan.make_model()
     task = plan.make_task(model)
     config = model.config
@@ -82,13 +83,11 @@ def work(plan: Plan, started: float) -> None:
         diverged = _run(loop, loop.restore(state) if state else 0)
         with meter.pause("export"):
             keeper.finish()
-            if diverged:
-                # No error here: Ray Train would start the workers anew, and they would do the same again
-                ray.train.report({DIVERGED: diverged})
-                return
-            if plan.settings.use_best_checkpoint:
-                keeper.restore_best(engine)
-            _finish(plan, config, loop)
+            if not diverged:
+                if plan.settings.use_best_checkpoint:
+                    keeper.restore_best(engine)
+                _finish(plan, config, loop)
+    return diverged
 
 
 def _run(loop: Loop, first_step: int) -> str:
@@ -148,8 +147,9 @@ class _Keeper(Checkpoints):
 
 def _lay_tokenizer(plan: Plan, model_max_length: int, target: Path) -> None:
     """Copy the tokenizer's files beside the weights, and tell in them how long a sequence the model takes."""
+    folder = Path(local_copy(plan.tokenizer_uri))
     for file in _TOKENIZER_FILES:
-        source = Path(plan.tokenizer_folder) / file
+        source = folder / file
         if source.is_file():
             (target / file).write_bytes(source.read_bytes())
     told = target / "tokenizer_config.json"

@@ -92,6 +92,10 @@ def lacks_a_shard(folder):
         (empty, "is no safetensors file"),
         (without, r"1 are missing \(model.layers.1.self_attn.q_norm.weight\)\. The folder mixes two models"),
         (pickled, r"holds no .safetensors file \(pytorch_model.bin is of a form that is never loaded"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "weights.safetensors"),
+            "holds weights.safetensors, but neither model.safetensors nor",
+        ),
         (lacks_a_shard, r"lacks 1 of the \d files that its model.safetensors.index.json names: model-00002-of"),
         (lambda folder: change(folder, model_type="qwen2"), r"6 are missing .*q_proj.bias.*; 4 are of another model"),
         (

@@ -83,7 +83,7 @@ def test_imported_weights_are_tuned_by_adapters_on_packed_rows(tmp_path, store, 
     finally:
         ray.shutdown()
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= set(manifest.files)
-    assert "validation/loss/zh" in Path(manifest.path("history.jsonl")).read_text()
+    assert "validation/loss/language/zh" in Path(manifest.path("history.jsonl")).read_text()
     assert manifest.metrics["last_validation_loss"] < manifest.metrics["first_validation_loss"]
     ids = torch.tensor([render_chat([{"role": "user", "content": "河?"}], load_tokenizer(manifest.path("model")))[0]])
     merged = load_pretrained(manifest.path("model"))(ids)

@@ -55,6 +55,7 @@ def test_recipe_has_the_published_number_of_parameters(name):
 def test_recipe_fits_the_card_it_is_laid_out_for(name):
     recipe = load_recipe(name)
     spread, batch = recipe.parallel, recipe.pretrain
+    shares = spread.num_workers // (spread.tensor * spread.pipeline)
     plan = Plan(
         gpus=spread.num_workers,
         zero_stage=spread.zero_stage,
@@ -64,12 +65,12 @@ def test_recipe_fits_the_card_it_is_laid_out_for(name):
         sequence_parallel=spread.sequence_parallel,
         micro_batch_size=batch.micro_batch_size,
         seq_len=recipe.pack.max_seq_len,
-        passes=batch.global_batch_size // (batch.micro_batch_size * spread.data_size),
+        passes=batch.global_batch_size // (batch.micro_batch_size * shares),
         checkpointing=recipe.model.gradient_checkpointing,
     )
     assert memory_per_gpu(config_of(name), plan).fits(80e9)
     for stage in (recipe.pretrain, recipe.sft, recipe.dpo):
-        assert stage.global_batch_size % (stage.micro_batch_size * spread.data_size) == 0
+        assert stage.global_batch_size % (stage.micro_batch_size * shares) == 0
     tokens = batch.max_steps * batch.global_batch_size * recipe.pack.max_seq_len
     assert tokens / count_parameters(config_of(name)).total == pytest.approx(20, rel=0.01)
 

@@ -157,6 +157,20 @@ def test_after_a_rollback_the_new_course_is_logged_and_a_resume_repeats_neither(
     assert len(json.loads(server.tags[REWINDS_TAG])) == 1
 
 
+def test_a_resume_on_a_machine_whose_clock_is_behind_repeats_nothing(server, tmp_path, monkeypatch):
+    first = metric_log(server, tmp_path)
+    branch(first, range(1, 11), 0.0)
+    first.rewind(1, 4)
+    first.close(10)
+    monkeypatch.setattr(MetricLog, "_now", lambda self, later=False: 1000)
+    for end in (8, 10):
+        again = metric_log(server, tmp_path)
+        again.rewind(1, 4)
+        branch(again, range(5, end), 0.5)
+        again.close(10)
+    assert [value for _, _, value, _ in server.points][10:] == [5.5, 6.5, 7.5, 8.5, 9.5]
+
+
 def test_where_a_resume_does_not_repeat_the_rollback_its_own_course_is_logged(server, tmp_path):
     first = metric_log(server, tmp_path)
     branch(first, range(1, 11), 0.0)

@@ -104,7 +104,7 @@ def main(folder: Path, victims: list[tuple[int, int]]) -> None:
             make_task=lambda model: Task(folder, victims),
             output_uri=str(folder / "output"),
             state_uri=str(folder / "state"),
-            tokenizer_folder=str(folder),
+            tokenizer_uri=str(folder),
             eos_token_id=0,
             pad_token_id=0,
         )

@@ -294,6 +294,16 @@ def test_a_step_can_be_loaded_to_roll_back(tmp_path):
     assert folders(tmp_path) == ["10", "20", "30"] and restored(tmp_path)[0]["tokens"] == 31
 
 
+def test_after_a_rollback_the_best_of_what_is_left_is_to_be_beaten(tmp_path):
+    engine, keeper = Engine(), open_at(tmp_path, every_steps=1000, keep_last=3, keep_best=True)
+    for step, loss in ((10, 3.0), (20, 2.5), (30, 1.0)):
+        keeper.save(engine, step, {}, loss)
+    keeper.steps()
+    assert not keeper.due(31, 2.0)
+    keeper.go_back(engine, 20)
+    assert keeper.due(31, 2.0) and not keeper.due(31, 2.6)
+
+
 @pytest.mark.slow
 def test_object_store_holds_checkpoints_as_a_disk_does(monkeypatch, capsys):
     server = pytest.importorskip("moto.server", reason="moto[server] is not installed")

@@ -59,7 +59,7 @@ def test_policy_is_compared_with_the_reference(tmp_path):
     task = DpoTask(path, path, **OPTIONS)
     figures = task.validate(OwnId())
     assert figures["margin"] == pytest.approx(0.1) and figures["reward_accuracy"] == 1.0
-    assert figures["loss"] == pytest.approx(math.log(1 + math.exp(-0.1)))
+    assert figures["loss"] == pytest.approx(math.log(1 + math.exp(-0.1)) + 0.5 * 3 / 2)  # as in training
     assert figures["preference_accuracy"] == 1.0  # 1.5 nats a token against 4
     batch = task.batch([0])
     objective = task.objective(OwnId().measure(batch), batch)

@@ -1,13 +1,16 @@
 """Before and after the workers: what is refused, and which error is told."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Pretrain
-from qwen_core.errors import RecipeError
+from qwen_core.errors import DivergedError, RecipeError
 from qwen_core.model import CausalLM, ModelConfig
 from qwen_core.train import launch
-from qwen_core.train.launch import Plan, check_plan, root_cause
+from qwen_core.train.launch import Plan, check_plan, root_cause, train
 
 
 class WrappedError(Exception):
@@ -51,6 +54,15 @@ def test_a_plan_that_cannot_run_is_refused_before_anything_starts(monkeypatch, s
     monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 4.0})
     with pytest.raises(RecipeError, match=told):
         check_plan(_plan(settings, parallel))
+
+
+@pytest.mark.parametrize("told", ["training went astray", ""])
+def test_what_the_workers_return_decides_whether_training_went_well(monkeypatch, told):
+    monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 4.0})
+    result = SimpleNamespace(metrics=None, return_value=told)
+    monkeypatch.setattr(launch, "_trainer", lambda plan: SimpleNamespace(fit=lambda: result))
+    with pytest.raises(DivergedError, match="pretrain failed: training went astray") if told else nullcontext():
+        train(_plan(Pretrain(), Parallel()))
 
 
 def test_a_plan_that_fits_is_let_through(monkeypatch):

@@ -94,5 +94,5 @@ def test_peft_reads_the_adapter_and_gives_the_logits_of_the_merged_model(home):
 def test_the_answers_losses_fall_and_are_told_by_language(home):
     events = [event for event in _history(home, "straight") if "validation/loss" in event]
     assert events[-1]["validation/loss"] < events[0]["validation/loss"]
-    assert {"validation/loss/zh", "validation/loss/en"} <= set(events[0])
+    assert {"validation/loss/language/zh", "validation/loss/language/en"} <= set(events[0])
     assert not Path(home / "packed/out/adapter").exists()

@@ -81,7 +81,7 @@ def test_ramp_schedule_and_best_checkpoint_work_together(home):
 def test_a_run_that_diverges_tells_the_driver_instead_of_being_started_anew(home):
     reports = json.loads((home / "reports.json").read_text())
     for worker in reports:
-        assert "training went astray" in worker[4][-1]["diverged"]
+        assert "training went astray" in worker[4][-1]["returned"]
     assert not (home / "diverging" / "out").exists()
 
 

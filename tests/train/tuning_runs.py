@@ -55,7 +55,7 @@ def run(home: str, runs: list[tuple[str, Sft, Parallel, int | None, int]]) -> li
                     make_task=lambda _, row=row: SftTask(data, data, 2, row),
                     output_uri=str(Path(home) / name / "out"),
                     state_uri=str(Path(home) / name / "state"),
-                    tokenizer_folder=str(Path(home) / "base"),
+                    tokenizer_uri=str(Path(home) / "base"),
                     eos_token_id=319,
                     pad_token_id=317,
                     source=source if adapters is None else AdaptedWeights(source, config, adapters, 3),

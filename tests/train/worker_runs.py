@@ -78,7 +78,7 @@ def plan_of(home: str, name: str, settings: Pretrain, parallel: Parallel) -> Pla
         make_task=lambda _: Poisonable(*data, 2),
         output_uri=str(Path(home) / name / "out"),
         state_uri=str(Path(home) / name / "state"),
-        tokenizer_folder=home,
+        tokenizer_uri=home,
         eos_token_id=1,
         pad_token_id=0,
     )
@@ -92,7 +92,7 @@ def run(home: str, runs: list[tuple[str, Pretrain, Parallel, int, int]]) -> list
     """Train one run after the other; in step `die` one dies, in step `bad` its loss is NaN the first time, -1 for none.
 
     Returns:
-        What each reported.
+        What each reported, and what it returned.
     """
     torch.set_num_threads(1)
     answers = []
@@ -111,6 +111,6 @@ def run(home: str, runs: list[tuple[str, Pretrain, Parallel, int, int]]) -> list
 
         Loop._step = step  # type: ignore[method-assign]
         with contextlib.suppress(KilledError):
-            work(plan_of(home, name, settings, parallel), time.time())
+            reports.append({"returned": work(plan_of(home, name, settings, parallel), time.time())})
         answers.append(reports)
     return answers
