@@ -37,9 +37,6 @@ class Guards(Section):
         description="A gradient norm so many robust deviations above the newest ones, in logarithms, is an outlier.",
     )
     grad_norm_ratio: float = Field(3.0, ge=1, description="An outlier is also so many times the newest ones.")
-    skip_grad_norm_outliers: bool = Field(
-        False, description="Drop the batch, where the engine knows the norm before the weights change."
-    )
     min_loss_scale: float = Field(16.0, gt=0, description="An fp16 overflow at this loss scale or below is a bad step.")
     max_bad_steps: Count = Field(5, description="So many bad steps in a row, and training goes back to a checkpoint.")
     rollback_distance_steps: int = Field(

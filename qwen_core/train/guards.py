@@ -130,22 +130,20 @@ class Guards:
         """
         return step + sum(shift for start, shift in self._shifts if start <= step)
 
-    def accept(self, loss: float, grad_norm: float = math.nan) -> bool:
+    def accept(self, loss: float) -> bool:
         """Say whether the weights may change; for `Engine.step`, changes nothing here.
+
+        An outlier of the gradient's norm is no reason: clipping bounds what it does.
 
         Args:
             loss: Of the whole batch.
-            grad_norm: Of the whole batch; NaN where the engine does not know it yet, and for an overflow of fp16,
-                which its loss scale deals with.
 
         Returns:
             Whether to apply the step.
         """
-        if not math.isfinite(loss) or math.isinf(grad_norm):
+        if not math.isfinite(loss):
             return False
-        if self._settings.spike_action == "skip" and self._is_spike(loss):
-            return False
-        return not (self._settings.skip_grad_norm_outliers and self._is_outlier(grad_norm))
+        return not (self._settings.spike_action == "skip" and self._is_spike(loss))
 
     def settle(self, step: int, result: Step, describe: Callable[[], Sequence[str]]) -> Decision:
         """Take down what a step did and say what comes next; to be called once for each step, on every worker.
@@ -255,7 +253,9 @@ class Guards:
             usual = statistics.median(self._losses[-_NEWEST:])
             found.append(("loss_spike", f"the loss is {result.loss:.4g}, before it about {usual:.4g}"))
         if self._is_overflow(result):
-            if not found and result.loss_scale <= self._settings.min_loss_scale:
+            if result.loss_scale == 1.0:  # not scaled: no overflow of fp16
+                found.append(("grad_norm_outlier", "the gradients are not finite, though the loss is"))
+            elif not found and result.loss_scale <= self._settings.min_loss_scale:
                 found.append(("loss_scale_collapsed", f"gradients overflow at a loss scale of {result.loss_scale:g}"))
         elif self._is_outlier(result.grad_norm):
             usual = math.exp(statistics.median(self._log_norms[-_NEWEST:])) if self._log_norms else math.nan

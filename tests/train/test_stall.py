@@ -26,7 +26,7 @@ def work(config):
     told = Signals("pretrain", settings, meter, run=None, state_uri=str(folder), rank=rank, world_size=2)
     told.events.add(lambda event: (folder / f"event-{event.kind}").write_text(event.message))
     with told:
-        for step in range(8):
+        for step in range(10):
             with meter.part("data"):
                 if step == 5 and rank == 1 and not (folder / "hung").exists():
                     (folder / "hung").touch()
