@@ -15,7 +15,7 @@ from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.config.align import Lora
 from qwen_core.config.recipe import Recipe
 from qwen_core.config.training import Optimiser
-from qwen_core.errors import InputError, RecipeError
+from qwen_core.errors import InputError, PlatformError, RecipeError
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.folders import ModelFolder, check_ids, check_positions, check_same_tokenizer, open_folder
 from qwen_core.model import CausalLM, ModelConfig
@@ -24,6 +24,7 @@ from qwen_core.model.moe import router_of
 from qwen_core.parallel.layout import Source
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.figures import loss_curve
+from qwen_core.tracking.spool import MetricLog, spool_folder
 from qwen_core.train.alerts import AlertPlan
 from qwen_core.train.launch import Plan, train
 from qwen_core.train.loop import summarise
@@ -115,12 +116,23 @@ def run_training(context: Context, start: Start, make_task: Callable[[CausalLM],
             adapters=adapters,
         )
     )
+    _send_waiting_points(context)
     history = [json.loads(line) for line in Path(local_copy(context.output("history.jsonl"))).read_text().splitlines()]
     context.run.log_figure(loss_curve(history, context.stage.name), "loss_curve.png")
     figures = summarise(history, settings)
     figures["parameters"] = float(open_folder(local_copy(context.output("model"))).num_parameters)
     tokens = int(max(event.get("train/tokens", 0) for event in history))
     return Outcome(rows=settings.max_steps, tokens=tokens, metrics=figures)
+
+
+def _send_waiting_points(context: Context) -> None:
+    """Send the points that MLflow did not take while the workers ran: the commit deletes the folder where they wait."""
+    folder = spool_folder(context.attempt.state_uri)
+    if (folder / f"{context.run.run_id}.jsonl").exists() and not MetricLog(context.run, folder).close():
+        raise PlatformError(
+            "the training is done, but MLflow does not take its metrics, which wait in the stage's state. Start MLflow "
+            "and run the stage again: it goes on from the last checkpoint"
+        )
 
 
 def _scales(config: ModelConfig, recipe: Recipe) -> Mapping[str, float]:
