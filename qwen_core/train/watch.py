@@ -323,12 +323,17 @@ def laggards(beats: Sequence[Mapping[str, Any]]) -> str:
     places = [(beat["step"], beat["phase"]) if beat else None for beat in beats]
     if not places or len(set(places)) == 1:
         return "all workers are at the same place"
-    counts = {place: places.count(place) for place in set(places)}
-    commonest = max(counts, key=lambda place: (counts[place], (place is not None and place[0]) or 0))
+    # Of two places that are as common, the others are those who got further: who is in a step waits there for the rest
+    commonest = max(places, key=lambda place: (places.count(place), *_progress(place)))
     others = [(rank, place) for rank, place in enumerate(places) if place != commonest][:8]
     told = [f"rank {rank} is {'not heard of' if p is None else f'in {p[1]} of step {p[0]}'}" for rank, p in others]
     rest = "not heard of" if commonest is None else f"in {commonest[1]} of step {commonest[0]}"
     return f"{', '.join(told)}; the others are {rest}"
+
+
+def _progress(place: tuple[int, str] | None) -> tuple[int, bool, str]:
+    """Order places by how far a worker has come."""
+    return (-1, False, "") if place is None else (place[0], place[1] == "step", place[1])
 
 
 def all_stacks() -> str:

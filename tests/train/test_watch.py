@@ -175,6 +175,10 @@ def test_data_that_do_not_last_are_told_before_the_start_and_when_they_are_used_
 @pytest.mark.parametrize(
     ("beats", "text"),
     [
+        (
+            [{"step": 5, "phase": "step"}, {"step": 5, "phase": "data"}],
+            "rank 1 is in data of step 5; the others are in step of step 5",
+        ),
         ([], "all workers are at the same place"),
         ([{"step": 1, "phase": "step"}] * 2, "all workers are at the same place"),
         (
