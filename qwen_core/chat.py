@@ -34,7 +34,7 @@ class ChatModel:
         place = Path(folder)
         if not (place / "config.json").is_file() or not (place / "tokenizer.json").is_file():
             raise ArtifactError(f"{place} holds no model: config.json and tokenizer.json are expected in it")
-        self.model = load_pretrained(place).eval().to(device)
+        self.model = load_pretrained(place, device=device).eval()
         self.tokenizer = load_tokenizer(place)
         ends = (self.tokenizer.eos_id, self.tokenizer.im_end_id, self.tokenizer.endoftext_id)
         self.stop_ids = tuple(dict.fromkeys(token for token in ends if token is not None))
@@ -51,7 +51,7 @@ class ChatModel:
         return render_chat(list(messages), self.tokenizer, add_generation_prompt=True)[0]
 
     def reply(self, messages: Sequence[Message], max_new_tokens: int = 128, sampling: Sampling = GREEDY) -> str:
-        """Answer a conversation; the oldest tokens of one that is too long are forgotten.
+        """Answer a conversation; see `answer`.
 
         Args:
             messages: Ending with the user's.
@@ -61,8 +61,24 @@ class ChatModel:
         Returns:
             The reply's text.
         """
+        return "".join(self.answer(messages, max_new_tokens, sampling))
+
+    def answer(self, messages: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Continuation:
+        """Answer a conversation piece by piece; the oldest tokens of one that is too long are forgotten.
+
+        Args:
+            messages: Ending with the user's.
+            max_new_tokens: Upper bound of the reply's length.
+            sampling: How each token is chosen.
+
+        Returns:
+            To be iterated once.
+
+        Raises:
+            InputError: The model has no more than `max_new_tokens` positions.
+        """
         room = max(1, self.model.config.max_position_embeddings - max_new_tokens)
-        return "".join(self.pieces(self.prompt(messages)[-room:], max_new_tokens, sampling))
+        return self.pieces(self.prompt(messages)[-room:], max_new_tokens, sampling)
 
     def pieces(self, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = GREEDY) -> Continuation:
         """Continue a prompt and give the text piece by piece, as it is made.

@@ -25,6 +25,26 @@ def _mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def object_store(_moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of an S3-compatible server, where `s3://` leads to; tests of one session see each other's buckets."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _moto_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    return _moto_server
+
+
+@pytest.fixture(scope="session")
+def _moto_server() -> Iterator[str]:
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    yield "http://{}:{}".format(*running.get_host_and_port())
+    running.stop()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _airflow_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Airflow reads its home when it is imported; no test may touch a real one."""

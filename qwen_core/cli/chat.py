@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from qwen_core.artifacts import Manifest, Store, local_copy
-from qwen_core.cli.options import home_option
+from qwen_core.artifacts import Store, local_copy
+from qwen_core.cli.options import home_option, model_option, run_model_option
 from qwen_core.errors import ArtifactError
 
 if TYPE_CHECKING:
     from qwen_core.chat import ChatModel
     from qwen_core.model import Sampling
 
-_ALIGNED_FIRST = ("dpo", "sft", "pretrain")
-
 
 @click.command()
 @click.argument("question", required=False)
-@click.option("--model", "model_folder", default=None, help="Model folder [default: the newest aligned model].")
-@click.option("--run-key", default=None, help="Take the model of this pipeline run.")
+@model_option
+@run_model_option
 @click.option("--system", default=None, help="System message.")
 @click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(min=0), help="0 is deterministic.")
 @click.option("--top-p", default=0.8, show_default=True, type=click.FloatRange(0, 1, min_open=True))
@@ -31,7 +30,7 @@ _ALIGNED_FIRST = ("dpo", "sft", "pretrain")
 @home_option
 def chat(
     question: str | None,
-    model_folder: str | None,
+    named: str | None,
     run_key: str | None,
     system: str | None,
     temperature: float,
@@ -54,7 +53,7 @@ def chat(
     from qwen_core.model import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
-    folder = model_folder_of(home, model_folder, run_key)
+    folder = model_folder_of(home, named, run_key)
     model = ChatModel(folder)
     opening = [{"role": "system", "content": system}] if system else []
     if question:
@@ -80,22 +79,21 @@ def chat(
 
 def _say(model: ChatModel, messages: list[dict[str, str]], max_new_tokens: int, sampling: Sampling) -> str:
     """Print an answer as it grows; return it."""
-    room = max(1, model.model.config.max_position_embeddings - max_new_tokens)
     pieces = []
-    for piece in model.pieces(model.prompt(messages)[-room:], max_new_tokens, sampling):
+    for piece in model.answer(messages, max_new_tokens, sampling):
         click.echo(piece, nl=False)
         pieces.append(piece)
     click.echo()
     return "".join(pieces)
 
 
-def model_folder_of(home: str | None, model_folder: str | None, run_key: str | None) -> str:
+def model_folder_of(home: str | None, named: str | None, run_key: str | None) -> str:
     """Find a model folder: the one named, or the most aligned one of a run or of all runs, the newest of these.
 
     Args:
         home: State folder of the platform.
-        model_folder: Taken where it is given.
-        run_key: Of a pipeline run.
+        named: As `find_model` takes it; a folder needs no platform.
+        run_key: Of a pipeline run, where none is named.
 
     Returns:
         The folder, on this machine.
@@ -103,15 +101,20 @@ def model_folder_of(home: str | None, model_folder: str | None, run_key: str | N
     Raises:
         ArtifactError: There is no model.
     """
+    from qwen_core.jobs.found import ALIGNED_FIRST, find_model
     from qwen_core.platform import Platform
 
-    if model_folder:
-        return model_folder
-    store = Store(Platform(home).store_root)
-    for stage in _ALIGNED_FIRST:
-        manifests = [store.of_run(run_key).get(stage)] if run_key else list(store.manifests(stage))
-        found: list[Manifest] = [manifest for manifest in manifests if manifest is not None]
-        if found:
-            return local_copy(max(found, key=lambda manifest: manifest.created_at).path("model"))
+    if named and Path(named).is_dir():
+        return named
+    platform = Platform(home)
+    store = Store(platform.store_root)
+    if named:
+        return find_model(named, store, platform.tracking_uri).folder
+    run = store.of_run(run_key) if run_key else None
+    for stage in ALIGNED_FIRST:
+        made = store.manifests(stage) if run is None else filter(None, [run.get(stage)])
+        newest = max(made, key=lambda manifest: manifest.created_at, default=None)
+        if newest is not None:
+            return local_copy(newest.path("model"))
     where = f"run '{run_key}'" if run_key else store.root
-    raise ArtifactError(f"no model in {where}. Make one with: qwen-core run (or name a folder: --model)")
+    raise ArtifactError(f"no model in {where}. Make one with: qwen-core run (or name one: --model)")

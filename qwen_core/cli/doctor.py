@@ -14,7 +14,7 @@ from rich.console import Console
 from qwen_core.cli.options import home_option
 from qwen_core.errors import InputError, MissingDependencyError
 
-_ROLES = ("train_loss", "validation_loss", "learning_rate", "grad_norm", "epoch", "loss_scale", "tokens")
+_ROLES = ("train_loss", "validation_loss", "learning_rate", "grad_norm", "loss_scale", "epoch", "tokens")
 _FOUND = 1
 
 

@@ -36,6 +36,14 @@ home_option = click.option(
     help="State folder of the platform [default: ./.qwen].",
 )
 
+model_option = click.option(
+    "--model",
+    "named",
+    default=None,
+    help="Folder, run key, URI of a manifest, or models:/NAME@ALIAS [default: the newest aligned model].",
+)
+run_model_option = click.option("--run-key", default=None, help="Take the model of this pipeline run.")
+
 
 def recipe_address(name: str) -> str:
     """Make a recipe's name usable from any working directory.

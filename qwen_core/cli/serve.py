@@ -9,19 +9,19 @@ import secrets
 import click
 
 from qwen_core.cli.chat import model_folder_of
-from qwen_core.cli.options import home_option
+from qwen_core.cli.options import home_option, model_option, run_model_option
 
 
 @click.command()
-@click.option("--model", "model_folder", default=None, help="Model folder [default: the newest aligned model].")
-@click.option("--run-key", default=None, help="Take the model of this pipeline run.")
+@model_option
+@run_model_option
 @click.option("--name", default="qwen-core", show_default=True, help="Under which clients ask for the model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Beyond loopback an API key is asked for.")
 @click.option("--port", default=8001, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--device", default=None, help="Such as cuda or cpu [default: a GPU where there is one].")
 @home_option
 def serve(
-    model_folder: str | None,
+    named: str | None,
     run_key: str | None,
     name: str,
     host: str,
@@ -46,7 +46,7 @@ def serve(
     from qwen_core.chat import ChatModel
     from qwen_core.serve import make_app
 
-    folder = model_folder_of(home, model_folder, run_key)
+    folder = model_folder_of(home, named, run_key)
     is_local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
     key = os.environ.get("QWEN_CORE_API_KEY") or None
     if key is None and not is_local:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from qwen_core.artifacts import Outcome, local_copy
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.reference import judged_pairs
-from qwen_core.jobs.training import check_rendered, run_training, start_of
+from qwen_core.jobs.training import run_training, start_of
 from qwen_core.model import CausalLM
 from qwen_core.train.dpo import DpoTask
 
@@ -25,7 +25,7 @@ def run(context: Context) -> Outcome:
         The outcome, with the held-out preference accuracy before and after.
     """
     base, data, section = context.inputs["sft"], context.inputs["preference"], context.section
-    check_rendered(base, data, "preference")
+    start = start_of(base, data, "preference")
     connect_ray()
     pairs = judged_pairs(context, base, data)
 
@@ -41,4 +41,4 @@ def run(context: Context) -> Outcome:
             batch_size=section.micro_batch_size,
         )
 
-    return run_training(context, start_of(base), make_task, base.path("model"))
+    return run_training(context, start, make_task, base.path("model"))

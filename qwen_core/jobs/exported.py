@@ -17,11 +17,10 @@ from qwen_core.jobs.folders import ModelFolder, open_folder
 from qwen_core.jobs.found import FoundModel
 from qwen_core.model import load_state, save_pretrained
 from qwen_core.model.huggingface import read_special_ids
-from qwen_core.tokenizer import load_tokenizer
+from qwen_core.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def export_model(found: FoundModel, output: str, dtype: str | None = None, max_shard_size: str = "5GB") -> list[Path]:
@@ -81,7 +80,7 @@ def parse_size(text: str) -> int:
 
 def _lay_beside(model: ModelFolder, target: Path) -> None:
     """Copy the tokenizer, and how the model likes to generate."""
-    for name in ("generation_config.json", *_TOKENIZER_FILES):
+    for name in ("generation_config.json", *TOKENIZER_FILES):
         if (model.place / name).is_file():
             shutil.copyfile(model.place / name, target / name)
 

@@ -7,9 +7,8 @@ tokenizer.json ─▶ ids ─▶ rows of the embedding?
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,14 @@ from typing import Any
 import torch
 
 from qwen_core.errors import ArtifactError, InputError
+from qwen_core.jobs.sources import hash_file
 from qwen_core.model import CausalLM, ModelConfig
-from qwen_core.model.shards import INDEX, WEIGHTS
+from qwen_core.model.experts import split_experts
+from qwen_core.model.shards import INDEX, WEIGHTS, named
 from qwen_core.tokenizer import ChatTokenizer
 
 _LENGTH_BYTES = 8  # of a safetensors file's header, which tells the header's own length
 _MAX_HEADER_BYTES = 100_000_000  # as the format's own readers have it
-_EXPERTS = re.compile(r"(.*\.mlp\.experts)\.(gate_up_proj|down_proj)$")
 _IGNORED = "rotary_emb.inv_freq"  # old files hold it; it follows from config.json
 _THREADS = 8
 
@@ -71,7 +71,7 @@ class ModelFolder:
     @property
     def num_parameters(self) -> int:
         """Numbers in all tensors."""
-        return sum(_count(tensor.shape) for tensor in self.tensors.values())
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
 
 def open_folder(folder: str | Path) -> ModelFolder:
@@ -184,7 +184,7 @@ def check_ids(largest: int, vocab_size: int, data: str) -> None:
 
 
 def file_hashes(folder: ModelFolder) -> dict[str, str]:
-    """Hash a model's files.
+    """Hash a model's files; one that has not changed since is not read again in this process.
 
     Args:
         folder: The model.
@@ -193,26 +193,17 @@ def file_hashes(folder: ModelFolder) -> dict[str, str]:
         Hashes by file name.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip([path.name for path in folder.files], pool.map(hash_file, folder.files), strict=True))
+        return dict(zip([path.name for path in folder.files], pool.map(_hash, folder.files), strict=True))
 
 
-def hash_file(path: Path) -> str:
-    """Hash a file; one that has not changed since is not read again in this process.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Hexadecimal digits.
-    """
+def _hash(path: Path) -> str:
     status = path.stat()
-    return _hash(path, status.st_size, status.st_mtime_ns)
+    return _hash_as_it_is(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=10_000)
-def _hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _hash_as_it_is(path: Path, size: int, changed: int) -> str:
+    return hash_file(path)
 
 
 def _weight_files(place: Path) -> list[Path]:
@@ -224,7 +215,7 @@ def _weight_files(place: Path) -> list[Path]:
         if missing:
             raise ArtifactError(
                 f"{place} lacks {len(missing)} of the {len(names)} files that its {INDEX} names: "
-                f"{_some(missing)}. Copy them too"
+                f"{named(missing)}. Copy them too"
             )
         return [place / name for name in names]
     if (place / WEIGHTS).is_file():
@@ -232,10 +223,10 @@ def _weight_files(place: Path) -> list[Path]:
     strays = sorted(path.name for path in place.glob("*.safetensors"))
     if not strays:
         others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for path in place.glob(pattern))
-        found = f" ({_some(others)} is of a form that is never loaded: convert it)" if others else ""
+        found = f" ({named(others)} is of a form that is never loaded: convert it)" if others else ""
         raise ArtifactError(f"{place} holds no .safetensors file{found}")
     raise ArtifactError(
-        f"{place} holds {_some(strays)}, but neither {WEIGHTS} nor {INDEX}, which tells what belongs together. "
+        f"{place} holds {named(strays)}, but neither {WEIGHTS} nor {INDEX}, which tells what belongs together. "
         f"Copy it too"
     )
 
@@ -274,7 +265,7 @@ def _check_architecture(place: Path, config: ModelConfig, tensors: Mapping[str, 
         if name in tensors and tensors[name].shape != shape
     ]
     faults = [
-        f"{len(found)} {word} ({_some(found)})"
+        f"{len(found)} {word} ({named(found)})"
         for word, found in (("are missing", missing), ("are of another model", strange), ("have another shape", other))
         if found
     ]
@@ -289,16 +280,8 @@ def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """List the tensors of an architecture as they are published: an expert's matrices each by itself."""
     with torch.device("meta"):
         model = CausalLM(config)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        experts = _EXPERTS.match(name)
-        if experts is None:
-            yield name, tuple(parameter.shape)
-            continue
-        count, rows, columns = parameter.shape
-        parts = ("gate_proj", "up_proj") if experts[2] == "gate_up_proj" else ("down_proj",)
-        for number in range(count):
-            for part in parts:
-                yield f"{experts[1]}.{number}.{part}.weight", (rows // len(parts), columns)
+    for name, parameter in split_experts(model.named_parameters(remove_duplicate=False)):
+        yield name, tuple(parameter.shape)
 
 
 def _json(path: Path) -> Any:
@@ -306,14 +289,3 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path} is no JSON ({error}): copy it again") from error
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

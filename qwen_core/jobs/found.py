@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_core.artifacts import Manifest, Store, local_copy
-from qwen_core.config import Recipe
 from qwen_core.errors import ArtifactError
 from qwen_core.jobs.folders import file_hashes, open_folder
 
@@ -19,17 +18,22 @@ _REGISTRY = "models:/"
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model on this machine.
+    """A model, on this machine or in the store.
 
     Attributes:
-        folder: Hugging Face folder.
+        uri: Hugging Face folder.
         title: What it is, for messages.
         manifest: Of the stage that made it; `None` for a folder of somebody else's.
     """
 
-    folder: str
+    uri: str
     title: str
     manifest: Manifest | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder on this machine; of an object store it is brought when it is first asked for."""
+        return local_copy(self.uri)
 
     def hashes(self) -> dict[str, str]:
         """Tell the model's part of a fingerprint.
@@ -48,7 +52,7 @@ class FoundModel:
 def find_model(
     named: str, store: Store, tracking_uri: str | None = None, stages: Sequence[str] = ALIGNED_FIRST
 ) -> FoundModel:
-    """Find a model and bring it to this machine.
+    """Find a model.
 
     Args:
         named: A folder; a run key; the URI of a manifest; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
@@ -84,29 +88,10 @@ def find_model(
     )
 
 
-def init_hashes(stage: str, recipe: Recipe, store: Store, tracking_uri: str | None) -> dict[str, str]:
-    """Tell the part of a stage's fingerprint that comes from the weights it starts from.
-
-    Args:
-        stage: The stage's word.
-        recipe: Names them.
-        store: Where artifacts lie.
-        tracking_uri: MLflow server or database.
-
-    Returns:
-        Hashes by name; empty where the stage starts from nothing.
-
-    Raises:
-        ArtifactError: There is no such model, or its folder is not whole.
-    """
-    named = getattr(getattr(recipe, stage), "init_from", None)
-    return find_model(named, store, tracking_uri, ("pretrain",)).hashes() if named else {}
-
-
 def _made(manifest: Manifest) -> FoundModel:
     if not any(name.startswith("model/") for name in manifest.files):
         raise ArtifactError(f"{manifest.uri} is a manifest of '{manifest.stage}', which makes no model")
-    return FoundModel(local_copy(manifest.path("model")), f"{manifest.stage} of run '{manifest.run_key}'", manifest)
+    return FoundModel(manifest.path("model"), f"{manifest.stage} of run '{manifest.run_key}'", manifest)
 
 
 def _is_key(named: str) -> bool:

@@ -18,11 +18,10 @@ import pyarrow.fs as pafs
 from qwen_core.artifacts import Attempt, Manifest, Outcome, Store, upload
 from qwen_core.config import Recipe
 from qwen_core.filesystem import open_filesystem
-from qwen_core.jobs.folders import ModelFolder, check_tokenizer, file_hashes, hash_file, open_folder
+from qwen_core.jobs.folders import ModelFolder, check_tokenizer, file_hashes, open_folder
+from qwen_core.jobs.sources import hash_file
 from qwen_core.stages import STAGES
-from qwen_core.tokenizer import existing_file, import_tokenizer, load_tokenizer, save_tokenizer, told_template
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+from qwen_core.tokenizer import TOKENIZER_FILES, import_tokenizer, load_tokenizer, save_tokenizer, told_template
 
 
 def import_model(
@@ -48,15 +47,12 @@ def import_model(
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         given = import_tokenizer(model.place, recipe.tokenizer.add_chat_tokens)
-        text, end = told_template(model.place)
-        save_tokenizer(given, place / "tokenizer", *((text, end) if text and end else ()))
+        save_tokenizer(given, place / "tokenizer", *told_template(model.place))
         tokenizer = load_tokenizer(place / "tokenizer")
         check_tokenizer(tokenizer, model.config, str(model.place))
         origin = {"imported_from": str(model.place)}
-        sources = {"tokenizer.json": hash_file(existing_file(model.place))}
-        for file in _TOKENIZER_FILES[1:]:
-            if (model.place / file).is_file():
-                sources[file] = hash_file(model.place / file)
+        files = [model.place / file for file in TOKENIZER_FILES if (model.place / file).is_file()]
+        sources = {file.name: hash_file(file) for file in files}
 
         def lay_tokenizer(attempt: Attempt) -> Outcome:
             upload(name, attempt.data_uri)

@@ -7,7 +7,6 @@ Reads `tokenizer`. Leaves `train.arrow`, `validation.arrow`, `tokenizer/`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +14,9 @@ import pyarrow as pa
 from qwen_core.artifacts import Outcome
 from qwen_core.data.conversations import BadRecordError, Conversation, to_conversation
 from qwen_core.jobs.context import Context
-from qwen_core.jobs.rendered import chat_tokenizer, render_chunks
+from qwen_core.jobs.rendered import Record, Rows, chat_tokenizer, render_files, tried
 from qwen_core.jobs.sources import instruction_paths
-from qwen_core.tokenizer import ChatTokenizer, Rendered, TemplateError, encode_rendered
+from qwen_core.tokenizer import ChatTokenizer, Encoded, Rendered, TemplateError, encode_rendered
 
 _SCHEMA = pa.schema(
     [
@@ -45,15 +44,13 @@ def run(context: Context) -> Outcome:
     tokenizer = chat_tokenizer(context)
     section = context.section
 
-    def render(records: list[dict[str, Any]]) -> Sequence[dict[str, Any] | BadRecordError]:
+    def render(records: list[Record]) -> Rows:
         return render_conversations(records, tokenizer, section.max_seq_len, section.train_on)
 
-    return render_chunks(context, instruction_paths(context.recipe), render, _SCHEMA)
+    return render_files(context, instruction_paths(context.recipe), render, _SCHEMA)
 
 
-def render_conversations(
-    records: list[dict[str, Any]], tokenizer: ChatTokenizer, max_seq_len: int, train_on: str
-) -> list[dict[str, Any] | BadRecordError]:
+def render_conversations(records: list[Record], tokenizer: ChatTokenizer, max_seq_len: int, train_on: str) -> Rows:
     """Render records of any known format.
 
     Args:
@@ -65,28 +62,26 @@ def render_conversations(
     Returns:
         For each record a row, or the reason why there is none.
     """
-    results: list[dict[str, Any] | BadRecordError] = []
-    found: list[tuple[int, Conversation, Rendered]] = []
-    for record in records:
-        try:
-            conversation = to_conversation(record)
-            found.append((len(results), conversation, _rendered(conversation, tokenizer)))
-            results.append({"language": conversation.language, "task": conversation.task})
-        except BadRecordError as reason:
-            results.append(reason)
-    texts = [rendered for _, _, rendered in found]
-    learnt = [_learnt(conversation, rendered, train_on) for _, conversation, rendered in found]
-    for (number, _, _), (ids, mask) in zip(found, encode_rendered(texts, learnt, tokenizer), strict=True):
-        if len(ids) > max_seq_len:
-            results[number] = BadRecordError("too_long")
-        elif not mask.any():
-            results[number] = BadRecordError("nothing_to_learn")
-        else:
-            results[number] |= {"input_ids": ids, "labels_mask": mask}  # type: ignore[operator]
-    return results
+    found = [tried(_read, record, tokenizer) for record in records]
+    usable = [each for each in found if not isinstance(each, BadRecordError)]
+    learnt = [_learnt(conversation, rendered, train_on) for conversation, rendered in usable]
+    encoded = iter(encode_rendered([rendered for _, rendered in usable], learnt, tokenizer))
+    return [
+        each if isinstance(each, BadRecordError) else tried(_row, each[0], next(encoded), max_seq_len) for each in found
+    ]
 
 
-def _rendered(conversation: Conversation, tokenizer: ChatTokenizer) -> Rendered:
+def _row(conversation: Conversation, encoded: Encoded, max_seq_len: int) -> Record:
+    ids, mask = encoded
+    if len(ids) > max_seq_len:
+        raise BadRecordError("too_long")
+    if not mask.any():
+        raise BadRecordError("nothing_to_learn")
+    return {"input_ids": ids, "labels_mask": mask, "language": conversation.language, "task": conversation.task}
+
+
+def _read(record: Record, tokenizer: ChatTokenizer) -> tuple[Conversation, Rendered]:
+    conversation = to_conversation(record)
     try:
         rendered = tokenizer.template.render(conversation.messages, conversation.tools)
     except TemplateError as error:
@@ -94,7 +89,7 @@ def _rendered(conversation: Conversation, tokenizer: ChatTokenizer) -> Rendered:
         raise BadRecordError(told) from error
     if len(rendered.spans) != len(_turns(conversation)):
         raise BadRecordError("refused_by_template")
-    return rendered
+    return conversation, rendered
 
 
 def _learnt(conversation: Conversation, rendered: Rendered, train_on: str) -> list[tuple[int, int]]:

@@ -111,4 +111,4 @@ def _start(context: Context) -> Start:
         remedy = f"Set tokenizer.import_path to {folder.place} and run tokenizer and pack again"
         check_same_tokenizer(ours, load_tokenizer(folder.place), "the corpus", found.title, remedy)
     check_positions(folder.config, longest, "the data of 'pack'", "Lower pack.max_seq_len and run pack again")
-    return start_from(folder, found.folder if found.manifest is None else found.manifest.path("model"))
+    return start_from(folder, found.uri)

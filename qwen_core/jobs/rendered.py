@@ -13,9 +13,9 @@ import itertools
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +29,9 @@ from qwen_core.jobs.corpus import write_arrow
 from qwen_core.tokenizer import OWN, ChatTokenizer, chat_template, lay_template, load_tokenizer
 
 Record = dict[str, Any]
-Render = Callable[[Record], Record]
-"""`record -> row`; raises `BadRecordError` with the reason."""
-RenderAll = Callable[[list[Record]], Sequence[Record | BadRecordError]]
-"""`records -> a row or the reason for each`."""
+Rows = list[Record | BadRecordError]
+"""For each record a row, or the reason why there is none."""
+Made = TypeVar("Made")
 _CHUNK = 2000
 
 
@@ -69,42 +68,19 @@ def chat_tokenizer(context: Context) -> ChatTokenizer:
         return load_tokenizer(folder)
 
 
-def render_files(context: Context, paths: Mapping[str, Path], render: Render, schema: pa.Schema) -> Outcome:
-    """Render all records one by one and write `train.arrow` and `validation.arrow`.
-
-    Args:
-        context: The stage's.
-        paths: Files by name.
-        render: Makes a row of a record.
-        schema: Of the rows; `id` is added by this function from the rendered content.
-
-    Returns:
-        The outcome; `rows` counts both splits.
-
-    Raises:
-        InputError: Fewer than two records could be used.
-    """
-
-    def tried(record: Record) -> Record | BadRecordError:
-        try:
-            return render(record)
-        except BadRecordError as reason:
-            return reason
-
-    return render_chunks(context, paths, lambda records: [tried(record) for record in records], schema)
-
-
-def render_chunks(context: Context, paths: Mapping[str, Path], render: RenderAll, schema: pa.Schema) -> Outcome:
-    """Render all records, many at a time; see `render_files`.
+def render_files(
+    context: Context, paths: Mapping[str, Path], render: Callable[[list[Record]], Rows], schema: pa.Schema
+) -> Outcome:
+    """Render all records, many at a time, and write `train.arrow` and `validation.arrow`.
 
     Args:
         context: The stage's.
         paths: Files by name.
         render: Makes rows of records.
-        schema: Of the rows.
+        schema: Of the rows; `id` is added by this function from the rendered content.
 
     Returns:
-        The outcome.
+        The outcome; `rows` counts both splits.
 
     Raises:
         InputError: Fewer than two records could be used.
@@ -142,12 +118,28 @@ def render_chunks(context: Context, paths: Mapping[str, Path], render: RenderAll
     )
 
 
+def tried(make: Callable[..., Made], *given: Any) -> Made | BadRecordError:
+    """Make something of a record that may turn out to be of no use.
+
+    Args:
+        make: Raises `BadRecordError` where it is.
+        given: Its arguments.
+
+    Returns:
+        What it made, or the reason why there is none.
+    """
+    try:
+        return make(*given)
+    except BadRecordError as reason:
+        return reason
+
+
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
     while chunk := list(itertools.islice(records, _CHUNK)):
         yield chunk
 
 
-def _table(rows: Sequence[Record | BadRecordError], seen: set[str], drops: Counter[str], schema: pa.Schema) -> pa.Table:
+def _table(rows: Rows, seen: set[str], drops: Counter[str], schema: pa.Schema) -> pa.Table:
     """Put rows into a table, without those that were seen before; count what is left out."""
     kept: list[Record] = []
     for row in rows:

@@ -3,8 +3,8 @@
     recipe + run key ──▶ manifests of the inputs ──▶ fingerprint ──▶ exists? say so and stop
                                                                 └──▶ run(context) ──▶ manifest ──▶ MLflow
 
-Every stage has a module of its name in this package, which defines `run(context) -> Outcome`; what it reads from
-outside the store is told by `sources`.
+Every stage has a module of its name in this package, which defines `run(context) -> Outcome`; what it reads
+beside the artifacts of its run is told by `sources`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 from qwen_core.artifacts import Attempt, Manifest, Outcome, Store
 from qwen_core.config import Recipe, dump_recipe, load_recipe
 from qwen_core.errors import ArtifactError, QwenCoreError
-from qwen_core.jobs.base import base_hash
 from qwen_core.jobs.context import Context
-from qwen_core.jobs.sources import source_hashes
+from qwen_core.jobs.sources import origin_hashes, source_hashes
 from qwen_core.stages import STAGES, Stage
 from qwen_core.tracking.folder import SCHEME, FolderRun, begin_folder_run
 
@@ -51,11 +50,7 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
     """
     stage = STAGES[name]
     inputs = _inputs_of(stage, store, run_key)
-    sources = source_hashes(name, recipe) | (base_hash(recipe, store) if name == "ingest" else {})
-    if getattr(getattr(recipe, name), "init_from", None):
-        from qwen_core.jobs.found import init_hashes  # loads torch
-
-        sources |= init_hashes(name, recipe, store, tracking_uri)
+    sources = source_hashes(name, recipe) | origin_hashes(name, recipe, store, tracking_uri)
     attempt = store.begin(stage, recipe, run_key, inputs, sources)
     with _begin_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
         run.log_params(_params_of(recipe, stage))

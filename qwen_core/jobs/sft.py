@@ -9,7 +9,7 @@ from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.config.align import Sft
 from qwen_core.errors import RecipeError
 from qwen_core.jobs.context import Context
-from qwen_core.jobs.training import check_rendered, run_training, start_of
+from qwen_core.jobs.training import run_training, start_of
 from qwen_core.model import CausalLM
 from qwen_core.train.sft import SftTask
 
@@ -29,7 +29,7 @@ def run(context: Context) -> Outcome:
         RecipeError: A packed row is shorter than a conversation may be, or adapters cannot be trained so.
     """
     base, data, batch = context.inputs["pretrain"], context.inputs["instruct"], context.section.micro_batch_size
-    check_rendered(base, data, "instruct")
+    start = start_of(base, data, "instruct")
     row = packed_row(context.section, data)
 
     def make_task(_: CausalLM) -> SftTask:
@@ -37,7 +37,7 @@ def run(context: Context) -> Outcome:
 
     # A run that was rendered before templates were laid beside the data has the base's tokenizer
     tokenizer = data.path("tokenizer") if "tokenizer/tokenizer.json" in data.files else base.path("model")
-    return run_training(context, start_of(base), make_task, tokenizer)
+    return run_training(context, start, make_task, tokenizer)
 
 
 def packed_row(section: Sft, data: Manifest) -> int | None:

@@ -1,6 +1,7 @@
-"""What stages read from outside the store: which files these are, and their hashes for the fingerprint.
+"""What stages read beside the artifacts of their run: which files and models these are, and their hashes.
 
-Apart from the jobs, and light to import: a stage whose fingerprint exists is told so before its job is loaded.
+The hashes go into the fingerprint. Apart from the jobs, and light to import: a stage whose fingerprint exists is told
+so before its job is loaded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from qwen_core.artifacts import Store
 from qwen_core.config import Recipe
 from qwen_core.data.read.kinds import kind_of
 from qwen_core.data.read.ranges import Range, plan_ranges
 from qwen_core.demo import environment
 from qwen_core.errors import InputError
+from qwen_core.jobs.base import base_hash
 from qwen_core.jobs.listing import File, Listing, list_files, title_of
 
 _BUNDLED_DOCUMENTS = ("documents_zh.jsonl", "documents_en.jsonl")
@@ -73,6 +76,43 @@ def source_hashes(stage: str, recipe: Recipe) -> dict[str, str]:
         "preference": lambda recipe: _content_hashes(preference_paths(recipe)),
     }
     return readers[stage](recipe) if stage in readers else {}
+
+
+def origin_hashes(stage: str, recipe: Recipe, store: Store, tracking_uri: str | None) -> dict[str, str]:
+    """Hash what a stage goes on from that its run did not make: an earlier corpus, weights that exist.
+
+    Args:
+        stage: The stage's word.
+        recipe: Names it.
+        store: Where artifacts lie.
+        tracking_uri: MLflow server or database, for models in its registry.
+
+    Returns:
+        Hashes by name; empty for a stage that begins from nothing.
+
+    Raises:
+        ArtifactError: There is no such corpus or model, or the model's folder is not whole.
+    """
+    if stage == "ingest":
+        return base_hash(recipe, store)
+    if stage != "pretrain" or not recipe.pretrain.init_from:
+        return {}
+    from qwen_core.jobs.found import find_model  # loads torch
+
+    return find_model(recipe.pretrain.init_from, store, tracking_uri, ("pretrain",)).hashes()
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file's content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def document_sources(recipe: Recipe) -> list[Source]:
@@ -158,7 +198,7 @@ def _content_hashes(paths: dict[str, Path]) -> dict[str, str]:
     missing = [str(path) for path in paths.values() if not path.is_file()]
     if missing:
         raise InputError(f"no such file: {', '.join(missing)}")
-    return {name: _content_hash(path).hex() for name, path in paths.items()}
+    return {name: hash_file(path) for name, path in paths.items()}
 
 
 def _document_hashes(recipe: Recipe) -> dict[str, str]:
@@ -230,8 +270,3 @@ def _environment(max_bytes: int | None) -> list[Source]:
         )
         for path, kind in chosen
     ]
-
-
-def _content_hash(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

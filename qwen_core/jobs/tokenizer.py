@@ -93,7 +93,7 @@ def run(context: Context) -> Outcome:
             pass  # only what was held out is wanted
     with tempfile.TemporaryDirectory() as folder:
         template = told_template(Path(section.import_path).expanduser()) if section.import_path else (None, None)
-        save_tokenizer(given, Path(folder) / "tokenizer", *(template if all(template) else ()))
+        save_tokenizer(given, Path(folder) / "tokenizer", *template)
         tokenizer = load_tokenizer(Path(folder) / "tokenizer")
         upload(folder, context.attempt.data_uri)
     figures = measure(tokenizer, {name: [text for _, text in kept] for name, kept in sorted(sample.heldout.items())})

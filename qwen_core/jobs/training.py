@@ -46,22 +46,6 @@ class Start:
     source: Source
 
 
-def start_of(manifest: Manifest) -> Start:
-    """Start from the model that a training stage made.
-
-    Args:
-        manifest: Of `pretrain`, `sft` or `dpo`.
-
-    Returns:
-        The start.
-
-    Raises:
-        ArtifactError: The model's files are missing, cut off, or of another architecture.
-    """
-    uri = manifest.path("model")
-    return start_from(open_folder(local_copy(uri)), uri)
-
-
 def start_from(folder: ModelFolder, uri: str) -> Start:
     """Start from a model folder.
 
@@ -188,8 +172,8 @@ def adapters_of(stage: str, recipe: Recipe) -> Adapters | None:
     return Adapters(section.rank, section.alpha, section.target_modules, section.dropout, section.use_rslora)
 
 
-def check_rendered(model: Manifest, data: Manifest, section: str) -> ModelConfig:
-    """Refuse conversations or pairs that the model cannot learn from, before any worker starts.
+def start_of(model: Manifest, data: Manifest, section: str) -> Start:
+    """Start from the model that a training stage made; what it cannot learn from is refused before any worker starts.
 
     Args:
         model: Of the stage that made the model.
@@ -197,13 +181,14 @@ def check_rendered(model: Manifest, data: Manifest, section: str) -> ModelConfig
         section: The data's recipe section.
 
     Returns:
-        The model's architecture.
+        The start.
 
     Raises:
         ArtifactError: The model's files are missing, cut off, or of another architecture.
         InputError: Ids mean other tokens to the model or have no embedding, or a sequence is too long for it.
     """
-    folder = open_folder(local_copy(model.path("model")))
+    uri = model.path("model")
+    folder = open_folder(local_copy(uri))
     told = f"the data of '{data.stage}'"
     remedy = f"Make both from one tokenizer: run tokenizer, {model.stage} and {data.stage} under one run key"
     if "tokenizer/tokenizer.json" in data.files:
@@ -218,7 +203,7 @@ def check_rendered(model: Manifest, data: Manifest, section: str) -> ModelConfig
     check_ids(data.details.get("max_token_id", 0), folder.config.vocab_size, told)
     longest = data.details.get("max_tokens", 0)
     check_positions(folder.config, longest, told, f"Lower {section}.max_seq_len, so that longer ones are dropped")
-    return folder.config
+    return start_from(folder, uri)
 
 
 def split_files(manifest: Manifest, split: str) -> list[str]:

@@ -25,12 +25,10 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim, self.has_qk_norm = layer, config.head_dim, config.has_qk_norm
-        query_size = config.num_attention_heads * config.head_dim
-        key_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.has_qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.has_qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.has_qkv_bias)
-        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, config.query_size, bias=config.has_qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.key_size, bias=config.has_qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.key_size, bias=config.has_qkv_bias)
+        self.o_proj = nn.Linear(config.query_size, config.hidden_size, bias=False)
         if self.has_qk_norm:
             self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
             self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)

@@ -37,8 +37,9 @@ class KeyValueCache:
             All of them, [B, T, K, D].
         """
         if layer == len(self.layers):
-            self._buffers.append((_with_room(keys, 0), _with_room(values, 0)))
-            self.layers.append((keys[:, :0], values[:, :0]))
+            nothing = (keys[:, :0], values[:, :0])
+            self._buffers.append(nothing)
+            self.layers.append(nothing)
         before = self.layers[layer][0].shape[1]
         after = before + keys.shape[1]
         if after > self._buffers[layer][0].shape[1]:
@@ -59,11 +60,6 @@ class KeyValueCache:
         """
         for number, (keys, values) in enumerate(self.layers):
             self.layers[number] = self._buffers[number] = (keys[rows], values[rows])
-
-
-def _with_room(like: Tensor, filled: int) -> Tensor:
-    """Make an empty buffer for a new layer."""
-    return like.new_empty((like.shape[0], filled + like.shape[1] + _GROWTH_TOKENS, *like.shape[2:]))
 
 
 def _grown(held: Tensor, new: Tensor, room: int) -> Tensor:

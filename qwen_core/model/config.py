@@ -127,6 +127,16 @@ class ModelConfig:
         """Whether each head's queries and keys are normed."""
         return self.model_type.startswith("qwen3")
 
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        """Width of all key heads together, and of all value heads."""
+        return self.num_key_value_heads * self.head_dim
+
     def is_sparse(self, layer: int) -> bool:
         """Say whether a layer's MLP is a mixture of experts.
 

@@ -68,7 +68,6 @@ def named_as_here(tree: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_what_is_not_computed(tree: Mapping[str, Any], place: str) -> None:
     """Raise where a setting would change the result and is not implemented."""
     family = tree["model_type"]
-    bias_of_its_family = {"qwen2": True, "qwen2_moe": True, "qwen3": False, "qwen3_moe": False}[family]
     layer_types = tree.get("layer_types") or []
     rules = [
         ("hidden_act", tree.get("hidden_act", "silu"), "silu"),
@@ -79,7 +78,7 @@ def refuse_what_is_not_computed(tree: Mapping[str, Any], place: str) -> None:
     ]
     if family == "qwen2_moe":
         rules.append(("qkv_bias", tree.get("qkv_bias", True), True))
-    elif not bias_of_its_family:
+    elif family.startswith("qwen3"):
         rules.append(("attention_bias", bool(tree.get("attention_bias")), False))
     for name, value, computed in rules:
         if value != computed:

@@ -11,7 +11,6 @@ Legend: B batch, S sequence, T keys (cached and new), H heads, D head dim, E hid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +23,11 @@ from qwen_core.model.attention import Attention
 from qwen_core.model.cache import KeyValueCache
 from qwen_core.model.config import ModelConfig
 from qwen_core.model.documents import CAUSAL, Structure, document_starts, document_structure
-from qwen_core.model.loss import IGNORE, LMHead, counted_rows, token_losses
+from qwen_core.model.loss import LMHead, counted_rows, token_losses
 from qwen_core.model.mlp import MLP
 from qwen_core.model.moe import SparseMoeBlock
 from qwen_core.model.norm import RMSNorm
 from qwen_core.model.rotary import Rotary, rotary_angles
-
-__all__ = ["IGNORE", "CausalLM", "Decoder", "DecoderLayer", "KeyValueCache", "Shared", "run_layers", "shared_inputs"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def shared_inputs(
         return Shared(rotary_angles(index[None], config, dtype), CAUSAL)
     starts = document_starts(segment_ids)
     begins = torch.where(starts, index, 0).cummax(1).values  # [B, S], where each token's document begins
-    structure = document_structure(segment_ids, dtype, is_compiled)
+    structure = document_structure(starts, dtype, is_compiled)
     counted = segment_ids >= 0 if config.num_experts else None
     return Shared(rotary_angles(index - begins, config, dtype), structure, counted)
 
@@ -86,15 +83,15 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.is_sparse = config.is_sparse(layer)
         self.self_attn = Attention(config, layer)
         self.mlp: nn.Module
-        if config.is_sparse(layer):
+        if self.is_sparse:
             self.mlp = SparseMoeBlock(config, layer)
         else:
             self.mlp = MLP(config.hidden_size, config.intermediate_size)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.is_sparse = config.is_sparse(layer)
 
     def forward(self, x: Tensor, shared: Shared, cache: KeyValueCache | None = None) -> Tensor:
         """Run the layer.
@@ -152,7 +149,12 @@ class Decoder(nn.Module):
             shared = shared_inputs(
                 self.config, shape, segment_ids, dtype=x.dtype, device=x.device, is_compiled=self.is_compiled
             )
-        x = run_layers(self.layers, x, shared, cache, self.gradient_checkpointing if self.training else "none")
+        can_checkpoint = self.training and torch.is_grad_enabled()
+        for number, layer in enumerate(self.layers):
+            if can_checkpoint and is_checkpointed(self.gradient_checkpointing, number):
+                x = checkpoint(layer, x, shared, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, shared, cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
@@ -223,33 +225,6 @@ class CausalLM(nn.Module):
         self.model.is_compiled = True
         for layer in self.model.layers:
             layer.compile(**options)
-
-
-def run_layers(
-    layers: Iterable[nn.Module],
-    x: Tensor,
-    shared: Shared,
-    cache: KeyValueCache | None = None,
-    gradient_checkpointing: str = "none",
-) -> Tensor:
-    """Run layers one after the other.
-
-    Args:
-        layers: All, or those of a pipeline stage.
-        x: [B, S, E].
-        shared: Of the batch.
-        cache: Extended in place where given.
-        gradient_checkpointing: See `is_checkpointed`; layers are counted from the first that is given.
-
-    Returns:
-        [B, S, E].
-    """
-    for number, layer in enumerate(layers):
-        if torch.is_grad_enabled() and is_checkpointed(gradient_checkpointing, number):
-            x = checkpoint(layer, x, shared, use_reentrant=False, preserve_rng_state=False)
-        else:
-            x = layer(x, shared, cache)
-    return x
 
 
 def is_checkpointed(policy: str, layer: int) -> bool:

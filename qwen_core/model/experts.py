@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from qwen_core.errors import ArtifactError
+from qwen_core.model.shards import Named
 
-Named = tuple[str, Tensor]
+PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+"""Each stacked tensor's matrices of one expert, in the order of their rows."""
 
+_STACKED_OF = {part: stacked for stacked, parts in PARTS.items() for part in parts}
 _STACKED = re.compile(r"(?P<prefix>.*\.experts)\.(?P<part>gate_up_proj|down_proj)$")
 _SINGLE = re.compile(r"(?P<prefix>.*\.experts)\.(?P<expert>\d+)\.(?P<part>gate_proj|up_proj|down_proj)\.weight$")
 
@@ -39,13 +42,10 @@ def split_experts(tensors: Iterable[Named]) -> Iterator[Named]:
         if match is None:
             yield name, tensor
             continue
-        prefix, part = match["prefix"], match["part"]
-        for expert, matrix in enumerate(tensor.unbind()):
-            if part == "down_proj":
-                yield f"{prefix}.{expert}.down_proj.weight", matrix
-            else:
-                for title, half in zip(("gate_proj", "up_proj"), matrix.chunk(2), strict=True):
-                    yield f"{prefix}.{expert}.{title}.weight", half
+        parts = PARTS[match["part"]]
+        for expert, matrices in enumerate(tensor.unbind()):
+            for part, matrix in zip(parts, matrices.chunk(len(parts)), strict=True):
+                yield f"{match['prefix']}.{expert}.{part}.weight", matrix
 
 
 @dataclass
@@ -77,7 +77,7 @@ def stack_experts(tensors: Iterable[Named], num_experts: int) -> Iterator[Named]
             yield name, tensor
             continue
         part, expert = match["part"], int(match["expert"])
-        stacked = f"{match['prefix']}.{'down_proj' if part == 'down_proj' else 'gate_up_proj'}"
+        stacked = f"{match['prefix']}.{_STACKED_OF[part]}"
         if expert >= num_experts:
             raise ArtifactError(
                 f"{name}: the model has {num_experts} experts, numbered from 0; is config.json its own?"
@@ -97,7 +97,7 @@ def stack_experts(tensors: Iterable[Named], num_experts: int) -> Iterator[Named]
 
 def _begin(part: str, tensor: Tensor, num_experts: int) -> _Stack:
     """Make room for all experts of a layer, from the first one's shape."""
-    parts = ("down_proj",) if part == "down_proj" else ("gate_proj", "up_proj")
+    parts = PARTS[_STACKED_OF[part]]
     room = torch.empty(num_experts, len(parts) * tensor.shape[0], tensor.shape[1], dtype=tensor.dtype)
     return _Stack(room, {(expert, title) for expert in range(num_experts) for title in parts})
 
@@ -106,9 +106,9 @@ def _fill(stack: _Stack, name: str, expert: int, part: str, tensor: Tensor) -> N
     """Copy one expert's matrix to its place."""
     if (expert, part) not in stack.missing:
         raise ArtifactError(f"{name} is there twice")
-    matrix = stack.tensor[expert]
-    half = matrix if part == "down_proj" else matrix.chunk(2)[part == "up_proj"]
-    if half.shape != tensor.shape:
-        raise ArtifactError(f"{name} has shape {list(tensor.shape)}, where others of its layer have {list(half.shape)}")
-    half.copy_(tensor)
+    parts = PARTS[_STACKED_OF[part]]
+    room = stack.tensor[expert].chunk(len(parts))[parts.index(part)]
+    if room.shape != tensor.shape:
+        raise ArtifactError(f"{name} has shape {list(tensor.shape)}, where others of its layer have {list(room.shape)}")
+    room.copy_(tensor)
     stack.missing.remove((expert, part))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 IGNORE = -100
 """A label that counts for no loss."""
 
-_CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
+CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 """Of one chunk's logits, counted in fp32; where gradients are made they lie in the weight's dtype, and on a CPU only
 some rows at a time are widened. A GPU needs many rows to be busy; a CPU is as fast with few."""
 
@@ -164,7 +164,7 @@ def _walk(
     Returns:
         Losses [N], gradients of hidden [N, E] and weight [V, E]; the last in fp32 where it is summed over chunks.
     """
-    budget = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
+    budget = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cpu"])
     size = max(1, budget // (4 * len(weight)))
     parts = [slice(begin, begin + size) for begin in range(0, len(hidden), size)]
     losses = torch.empty(len(hidden), device=hidden.device)

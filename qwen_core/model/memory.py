@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qwen_core.model.config import ModelConfig
+from qwen_core.model.loss import CHUNK_BYTES
 from qwen_core.model.size import Layer, Parameters, count_parameters
 
 _BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default for one bucket of gradients on their way."""
 
-_LOGIT_CHUNK_BYTES = 1 << 30
 _USABLE_RATIO = 0.9
 
 
@@ -136,7 +136,7 @@ def activation_bytes_per_token(config: ModelConfig, layer: Layer, plan: Plan) ->
         Bytes.
     """
     width = 2 if plan.is_half else 4
-    query, key = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+    query, key = config.query_size, config.key_size
     outer = 2 * config.hidden_size * (4 + width + width)  # both norms, and what they hand to the projections
     inner = width * (2 * query + 2 * key)
     if config.has_qk_norm:
@@ -179,7 +179,7 @@ def alternatives(config: ModelConfig, plan: Plan) -> list[Plan]:
 
 
 def _of_stage(config: ModelConfig, counts: Parameters, plan: Plan, stage: int) -> Memory:
-    """Estimate one pipeline stage's GPU; stages get equal numbers of layers, the first ones one more."""
+    """Estimate one pipeline stage's GPU; stages get equal numbers of layers, the last ones one more."""
     layers = counts.layers[
         stage * len(counts.layers) // plan.pipeline : (stage + 1) * len(counts.layers) // plan.pipeline
     ]
@@ -243,5 +243,5 @@ def _logits(config: ModelConfig, plan: Plan) -> float:
     width = 2 if plan.is_half else 4
     tokens = plan.micro_batch_size * plan.seq_len
     vocabulary = config.vocab_size / plan.tensor
-    chunk = min(4 * tokens * vocabulary, _LOGIT_CHUNK_BYTES)
+    chunk = min(4 * tokens * vocabulary, CHUNK_BYTES["cuda"])
     return chunk * (2 + width / 4) + width * vocabulary * config.hidden_size

@@ -13,27 +13,15 @@ expert's intermediate size.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
+from qwen_core.model.config import ModelConfig
 from qwen_core.model.mlp import MLP
-from qwen_core.model.router import Balance, RouterLosses, add_router_losses
-
-
-class MoeFigures(Protocol):
-    """What a sparse layer reads of a `ModelConfig`; see there."""
-
-    hidden_size: int
-    num_experts: int
-    num_experts_per_tok: int
-    moe_intermediate_size: int
-    shared_expert_intermediate_size: int
-    norm_topk_prob: bool
-    router_aux_loss_coef: float
-    router_z_loss_coef: float
+from qwen_core.model.router import Balance, RouterLosses, add_router_losses, count_chosen
 
 
 class Router(nn.Module):
@@ -94,7 +82,7 @@ class SparseMoeBlock(nn.Module):
         router_losses: Shared by all layers once `router_of(model)` was called; without it nothing is added.
     """
 
-    def __init__(self, config: MoeFigures, layer: int = 0) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.layer, self.top_k, self.norm_topk_prob = layer, config.num_experts_per_tok, config.norm_topk_prob
         self.num_experts = config.num_experts
@@ -133,11 +121,9 @@ class SparseMoeBlock(nn.Module):
 
     def _routed(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Send tokens [T, E] to their experts and sum by weights, [T, k] both."""
-        flat = chosen.flatten()  # [N]
-        order = flat.argsort(stable=True)
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        order, inverse = order_by_expert(chosen.flatten())
         rows = _Dispatch.apply(x, order, inverse, self.top_k)  # [N, E], by expert
-        rows = self.experts(rows, count_rows(flat, self.num_experts))
+        rows = self.experts(rows, count_chosen(chosen, self.num_experts))
         rows = permute(rows, inverse, order)  # [N, E], by token
         return (rows.view(*chosen.shape, -1) * weights[..., None]).sum(1)  # [T, E]
 
@@ -164,10 +150,10 @@ def router_of(model: nn.Module, balance: Balance | None = None) -> RouterLosses 
     return losses
 
 
-def count_rows(experts: Tensor, num_experts: int) -> Tensor:
-    """Count each expert in a flat int64 tensor: [X], int64, without waiting for the device as `bincount` does."""
-    counts = torch.zeros(num_experts, dtype=torch.int64, device=experts.device)
-    return counts.scatter_add_(0, experts, torch.ones_like(experts))
+def order_by_expert(experts: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort rows by their experts [N]: the order, and its inverse, as `permute` takes them; rows of one keep theirs."""
+    order = experts.argsort(stable=True)
+    return order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
 def permute(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:

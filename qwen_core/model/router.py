@@ -76,7 +76,7 @@ class RouterLosses:
     scale: float = 1.0
     group: Any = None
     loads: dict[int, LayerLoads] = field(default_factory=dict)
-    _step_counts: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _step_counts: dict[int, Tensor] = field(default_factory=dict)
 
     def start_step(self) -> None:
         """Forget the passes so far: call before the first micro-batch of each optimiser step."""
@@ -141,13 +141,13 @@ class RouterLosses:
         """Give `f` [X] by the balance that was asked for."""
         if self.balance == "micro_batch":
             return counts / tokens.clamp(min=1.0)
-        both = torch.cat((counts, tokens[None])).double()  # fp32 counts are exact to 16 million only
+        sums = torch.cat((counts, tokens[None])).double()  # [X + 1]; fp32 counts are exact to 16 million only
         if self.group is not None:
-            torch.distributed.all_reduce(both, group=self.group)
-        before = self._step_counts.get(layer)
-        total = both if before is None else torch.cat((before[0], before[1][None])) + both
-        self._step_counts[layer] = (total[:-1], total[-1])
-        return (total[:-1] / total[-1].clamp(min=1.0)).to(counts.dtype)
+            torch.distributed.all_reduce(sums, group=self.group)
+        if layer in self._step_counts:
+            sums += self._step_counts[layer]
+        self._step_counts[layer] = sums
+        return (sums[:-1] / sums[-1].clamp(min=1.0)).to(counts.dtype)
 
     def _add(self, layer: int, counts: Tensor, aux_loss: Tensor, z_loss: Tensor) -> None:
         if layer not in self.loads:
@@ -158,6 +158,22 @@ class RouterLosses:
         loads.aux_loss += aux_loss
         loads.z_loss += z_loss
         loads.passes += 1
+
+
+def count_chosen(chosen: Tensor, num_experts: int, counted: Tensor | None = None) -> Tensor:
+    """Count the tokens that chose each expert, without waiting for the device as `bincount` does.
+
+    Args:
+        chosen: [T, k], int64.
+        num_experts: X.
+        counted: [T], boolean; `None` counts all tokens.
+
+    Returns:
+        [X], int64.
+    """
+    ones = torch.ones_like(chosen) if counted is None else counted[:, None].expand(chosen.shape).long()
+    counts = torch.zeros(num_experts, dtype=torch.int64, device=chosen.device)
+    return counts.scatter_add_(0, chosen.flatten(), ones.flatten())
 
 
 @torch.compiler.disable  # what it does in the backward pass (counting, an all-reduce) is no graph's business
@@ -177,9 +193,7 @@ def add_router_losses(
         [T, X].
     """
     mask = None if counted is None else counted.flatten()
-    ones = torch.ones_like(chosen) if mask is None else mask[:, None].expand(chosen.shape).long()
-    counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=logits.device)
-    counts.scatter_add_(0, chosen.flatten(), ones.flatten())
+    counts = count_chosen(chosen, logits.shape[-1], mask)
     return _AddRouterLosses.apply(logits, counts, mask, losses, layer)  # type: ignore[no-any-return]
 
 

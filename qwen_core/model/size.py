@@ -65,10 +65,9 @@ def layer_parameters(config: ModelConfig, layer: int) -> Layer:
     Returns:
         Counts by part.
     """
-    hidden, head = config.hidden_size, config.head_dim
-    query, key = config.num_attention_heads * head, config.num_key_value_heads * head
+    hidden, query, key = config.hidden_size, config.query_size, config.key_size
     attention = 2 * hidden * query + 2 * hidden * key + (query + 2 * key if config.has_qkv_bias else 0)
-    norms = 2 * hidden + (2 * head if config.has_qk_norm else 0)
+    norms = 2 * hidden + (2 * config.head_dim if config.has_qk_norm else 0)
     if not config.is_sparse(layer):
         return Layer(attention, norms, mlp=3 * hidden * config.intermediate_size)
     shared = config.shared_expert_intermediate_size
@@ -164,15 +163,15 @@ def flops_per_token(config: ModelConfig, seq_len: int, *, is_causal: bool = True
     """
     head = config.vocab_size * config.hidden_size
     weights = head + sum(_multiplied(config, layer) for layer in range(config.num_hidden_layers))
-    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * seq_len
+    attention = 12 * config.num_hidden_layers * config.query_size * seq_len
     return float(6 * weights + (attention // 2 if is_causal else attention))
 
 
 def _multiplied(config: ModelConfig, layer: int) -> int:
     """Count the weights of a layer that a token is multiplied by."""
     counts = layer_parameters(config, layer)
-    query, key = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
-    return counts.active - counts.norms - (query + 2 * key if config.has_qkv_bias else 0)
+    biases = config.query_size + 2 * config.key_size if config.has_qkv_bias else 0
+    return counts.active - counts.norms - biases
 
 
 def tokens_per_second(config: ModelConfig, seq_len: int, gpus: int, peak_flops: float, mfu: float) -> float:

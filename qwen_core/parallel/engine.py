@@ -12,7 +12,7 @@ Legend: B sequences of a micro-batch, S tokens of a sequence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +40,20 @@ class Batch:
     count: float
     tokens: int
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """Place the tensors on a device; the host waits only where the copying itself makes it."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            input_ids=move(self.input_ids),
+            labels=move(self.labels),
+            segment_ids=None if self.segment_ids is None else move(self.segment_ids),
+            extras={name: move(tensor) for name, tensor in self.extras.items()},
+        )
 
 
 @dataclass

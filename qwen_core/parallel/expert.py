@@ -137,6 +137,20 @@ def is_shared_out(parameter: Tensor) -> bool:
     return not getattr(parameter, "allreduce", True)
 
 
+def group_of(parameter: Any) -> Any:
+    """Give the workers among whom a parameter's experts are shared out.
+
+    Args:
+        parameter: For which `is_shared_out` holds.
+
+    Returns:
+        torch's process group.
+    """
+    from deepspeed.utils import groups
+
+    return groups._get_expert_parallel_group(parameter.group_name)
+
+
 def share_of(parameter: Tensor, whole: Tensor) -> Tensor:
     """Cut this worker's share out of a whole tensor.
 
@@ -147,7 +161,7 @@ def share_of(parameter: Tensor, whole: Tensor) -> Tensor:
     Returns:
         A view: [L, ...] for experts, all of it for other parameters.
     """
-    return _cut(whole, _group_of(parameter)) if is_shared_out(parameter) else whole
+    return _cut(whole, group_of(parameter)) if is_shared_out(parameter) else whole
 
 
 def whole_of(parameter: Tensor, share: Tensor) -> Tensor:
@@ -162,7 +176,7 @@ def whole_of(parameter: Tensor, share: Tensor) -> Tensor:
     """
     if not is_shared_out(parameter):
         return share
-    group = _group_of(parameter)
+    group = group_of(parameter)
     parts = [torch.empty_like(share) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, share.contiguous(), group=group)
     return torch.cat(parts)
@@ -264,12 +278,6 @@ def _groups(size: int) -> tuple[str, Any, Any]:
     groups._create_expert_and_data_parallel(size)
     title = f"ep_size_{size}"
     return title, groups._get_expert_parallel_group(title), groups._get_expert_data_parallel_group(title)
-
-
-def _group_of(parameter: Any) -> Any:
-    from deepspeed.utils import groups
-
-    return groups._get_expert_parallel_group(parameter.group_name)
 
 
 def _mark(parameter: Any, title: str, peers: Any) -> None:

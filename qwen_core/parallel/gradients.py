@@ -1,4 +1,4 @@
-"""What lies inside DeepSpeed's optimizers (0.19.8): dropping gradients, their norm, which piece lies where.
+"""What lies inside DeepSpeed's optimizers (0.19.8): dropping gradients, their norm.
 
 The engine is spread by one of these, and each keeps its things elsewhere:
 
@@ -8,14 +8,9 @@ The engine is spread by one of these, and each keeps its things elsewhere:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
-
-from qwen_core.parallel.pieces import Layout, cut
 
 
 def loss_scale(engine: Any) -> float:
@@ -73,49 +68,6 @@ def norm_without_zero(engine: Any) -> float | None:
         return None
     found = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(found))
-
-
-def layouts(engine: Any) -> dict[Tensor, Layout]:
-    """Say which matrices each flat tensor of the optimiser is cut from.
-
-    Args:
-        engine: DeepSpeed's, just started.
-
-    Returns:
-        Layouts by flat tensor; empty where the optimiser holds whole parameters.
-    """
-    optimizer = engine.optimizer
-    if engine.zero_optimization_stage() == 3:
-        return dict(_of_stage_three(optimizer))
-    groups = getattr(optimizer, "bit16_groups", None) or getattr(optimizer, "bf16_groups", None)
-    if groups is None:
-        return {}
-    flats = getattr(optimizer, "single_partition_of_fp32_groups", None)
-    flats = optimizer.fp32_groups_flat_partition if flats is None else flats
-    result = {}
-    for flat, parameters, group in zip(flats, groups, optimizer.real_dp_process_group, strict=True):
-        fragments = []
-        for number, parameter in enumerate(parameters):
-            mapping = parameter._hp_mapping
-            if mapping is not None:
-                here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
-                fragments.append((number, there.start, here.start, here.numel))
-        result[flat] = cut([parameter.shape for parameter in parameters], fragments, group)
-    return result
-
-
-def _of_stage_three(optimizer: Any) -> Iterator[tuple[Tensor, Layout]]:
-    """Stage 3 cuts each parameter alone into equal parts, the last one filled up with zeros."""
-    for flat, parameters in zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True):
-        fragments, offset = [], 0
-        for number, parameter in enumerate(parameters):
-            size = parameter.partition_numel()
-            start = size * dist.get_rank(parameter.ds_process_group)
-            held = min(size, parameter.ds_numel - start)
-            if held > 0:
-                fragments.append((number, start, offset, held))
-            offset += size
-        yield flat, cut([parameter.ds_shape for parameter in parameters], fragments, parameters[0].ds_process_group)
 
 
 def _drop_of_stage_two(optimizer: Any) -> None:

@@ -17,6 +17,7 @@ The experts of a sparse layer, [E, a, b], are E matrices: each has its own norm 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from qwen_core.parallel.expert import separate_experts
-from qwen_core.parallel.pieces import Layout, numel, whole
+from qwen_core.parallel.pieces import Layout, whole
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Jordan's quintic iteration: singular values of 0 to 1 come close to 1 in five rounds."""
@@ -222,7 +223,7 @@ def orthogonalise(flat: Tensor, layout: Layout, is_spread: bool) -> None:
     for first, last in _rounds(layout.shapes, world, dtype.itemsize):
         pieces = [piece for piece in layout.pieces if first <= piece.matrix < last]
         matrices = {
-            number: torch.zeros(numel(layout.shapes[number]), dtype=dtype, device=flat.device)
+            number: torch.zeros(math.prod(layout.shapes[number]), dtype=dtype, device=flat.device)
             for number in range(first, last)
         }
         for piece in pieces:
@@ -268,7 +269,7 @@ def _rounds(shapes: Sequence[Sequence[int]], world: int, itemsize: int) -> Itera
     """Cut matrices into runs small enough to be whole in memory at once, but one for each worker where it can be."""
     first, held = 0, 0
     for number, shape in enumerate(shapes):
-        size = numel(shape) * itemsize
+        size = math.prod(shape) * itemsize
         if number > first and (number - first >= world or held + size > _GATHER_BYTES):
             yield first, number
             first, held = number, 0

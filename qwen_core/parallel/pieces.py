@@ -5,6 +5,7 @@ The experts of a sparse layer, [E, a, b], are E matrices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class Layout:
 def whole(parameter: Tensor) -> Layout:
     """Describe a parameter that lies here whole: one matrix, or one for each expert."""
     shapes = matrices_of(parameter.shape)
-    size = numel(shapes[0])
+    size = math.prod(shapes[0])
     return Layout(shapes, tuple(Piece(number, 0, number * size, size) for number in range(len(shapes))))
 
 
@@ -66,7 +67,7 @@ def cut(shapes: Sequence[Sequence[int]], fragments: Sequence[tuple[int, int, int
         matrices.extend(matrices_of(shape))
     pieces = []
     for parameter, start, offset, count in fragments:
-        size = numel(matrices[first[parameter]])
+        size = math.prod(matrices[first[parameter]])
         position, end = start, start + count
         while position < end:
             number, inside = divmod(position, size)
@@ -74,11 +75,3 @@ def cut(shapes: Sequence[Sequence[int]], fragments: Sequence[tuple[int, int, int
             pieces.append(Piece(first[parameter] + number, inside, offset + position - start, taken))
             position += taken
     return Layout(tuple(matrices), tuple(pieces), group)
-
-
-def numel(shape: Sequence[int]) -> int:
-    """Count the numbers of a shape."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -23,15 +23,16 @@ from qwen_core.model.moe import router_of
 from qwen_core.model.router import Balance
 from qwen_core.parallel import gradients
 from qwen_core.parallel.clock import Clock
-from qwen_core.parallel.engine import Batch, Criterion, Objective, Step
+from qwen_core.parallel.engine import Batch, Criterion, Step
 from qwen_core.parallel.gather import gather_weights
 from qwen_core.parallel.layout import Source
 from qwen_core.parallel.optimisers import Optimisation, make_optimiser
 from qwen_core.parallel.pipe_passes import Passes
 from qwen_core.parallel.shard import Shard
-from qwen_core.parallel.slots import refresh
+from qwen_core.parallel.slots import layouts, refresh
 from qwen_core.parallel.stage_bounds import stage_bounds
-from qwen_core.parallel.zero import start_deepspeed
+from qwen_core.parallel.start import deepspeed_config, start_deepspeed
+from qwen_core.parallel.totals import Totals
 
 _TAG = "state"
 
@@ -91,10 +92,10 @@ class PipeEngine:
         )
         self.stages.fill(source)
         optimiser = make_optimiser(self.stages.named_weights().items(), optim)
-        settings = _settings(precision, micro_batch_size, optim)
+        settings = _config(precision, micro_batch_size, optim)
         self._engine, *_ = deepspeed.initialize(model=self.stages, optimizer=optimiser, config=settings)
         if hasattr(optimiser, "layouts"):
-            optimiser.layouts.update(gradients.layouts(self._engine))
+            optimiser.layouts.update(layouts(self._engine))
         grid = self.stages.mpu()
         self.device = torch.device(self._engine.device)
         self.shard = Shard(grid.get_data_parallel_rank(), data, grid.get_data_parallel_group())
@@ -127,38 +128,34 @@ class PipeEngine:
         for group in engine.optimizer.param_groups:
             group["lr"] = rate * group["peak_lr"]
         engine.set_train_batch_size(len(batches) * self._micro_batch_size * self.shard.size)
-        both = [sum(batch.count for batch in batches), float(sum(batch.tokens for batch in batches))]
-        count, tokens = self.shard.sum(torch.tensor(both, dtype=torch.float64, device=self.device)).tolist()
-        self._sums: dict[str, Tensor | float] = {}
-        self._count, self._accept, self._is_accepted = count, accept, False
+        totals = self._totals = Totals(batches, self.shard, self.device)
+        self._accept, self._is_accepted = accept, False
         loss_scale = gradients.loss_scale(engine)
         if self._router is not None:
             self._router.start_step()
             # Each worker of a tensor group adds the losses' whole gradient to its part, and the parts are summed
             self._router.scale = loss_scale / (len(batches) * self._tensor)
         # DeepSpeed averages over micro-batches and copies: multiplied back here
-        scale = len(batches) * self.shard.size / count
+        scale = len(batches) * self.shard.size / totals.count
         self.stages.train()
         self._clock.take()  # what measures took is no step's
-        self._passes.run(
-            batches, engine._train_schedule(), lambda losses, batch: self._objective(criterion(losses, batch)) * scale
-        )
+
+        def loss(losses: Tensor, batch: Batch) -> Tensor:
+            objective = criterion(losses, batch)
+            totals.add(objective)
+            return objective.loss * scale
+
+        self._passes.run(batches, engine._train_schedule(), loss)
         norm = float(engine.get_global_grad_norm()) if self._is_accepted else math.nan
         return Step(
             loss=self._figures.pop("loss"),
             figures=self._figures,
-            tokens=int(tokens),
+            tokens=totals.tokens,
             grad_norm=norm,
             is_applied=self._is_accepted and engine.was_step_applied(),
             loss_scale=loss_scale,
             seconds=self._clock.take(),
         )
-
-    def _objective(self, objective: Objective) -> Tensor:
-        """Add a micro-batch's sums up; give its loss."""
-        for name, value in {"loss": objective.loss, **objective.figures}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().double()
-        return objective.loss
 
     def _step_if_accepted(self, engine: Any, step: Callable[[], None]) -> None:
         """Take DeepSpeed's optimiser step, or drop the gradients."""
@@ -173,9 +170,7 @@ class PipeEngine:
         engine = self._engine
         told: list[Any] = [None]
         if engine.is_last_stage():
-            names = sorted(self._sums)
-            sums = self.shard.sum(torch.stack([self._sums[name] for name in names]))
-            told = [dict(zip(names, (sums / self._count).tolist(), strict=True))]
+            told = [self._totals.means()]
         if engine.is_pipe_parallel:
             last = self.stages.mpu().stage_to_global(engine.num_stages - 1)
             group = self.stages.mpu().get_pipe_parallel_group()
@@ -228,22 +223,11 @@ class PipeEngine:
         yield from gather_weights(self.stages)
 
 
-def _settings(precision: str, micro_batch_size: int, optim: Optimisation) -> dict[str, Any]:
+def _config(precision: str, micro_batch_size: int, optim: Optimisation) -> dict[str, Any]:
     """Write DeepSpeed's configuration."""
-    return {
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": 1,  # set anew at each step
-        "gradient_clipping": optim.grad_clip,
-        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": True},
-        "fp16": {"enabled": precision == "fp16", "initial_scale_power": 16, "hysteresis": 1},
-        # Stage 1 also where there is one copy: DeepSpeed's plain fp32 path takes the gradient norm of each copy's first
-        # worker alone. Communication cannot overlap: the schedule reduces gradients after the last backward pass.
-        "zero_optimization": {"stage": 1, "overlap_comm": False},
-        "data_types": {"grad_accum_dtype": "fp32"},  # bf16 sums lose small passes
-        # Otherwise each worker of a tensor group sends a piece of what it believes all of them hold: under sequence
-        # parallelism they do not, and without it the pieces' shapes are remembered when shapes change
-        "pipeline": {"pipe_partitioned": False, "grad_partitioned": False},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 2**31 - 1,
-        "wall_clock_breakdown": False,
-    }
+    # Stage 1 also where there is one copy: DeepSpeed's plain fp32 path takes the gradient norm of each copy's first
+    # worker alone. Communication cannot overlap: the schedule reduces gradients after the last backward pass.
+    config = deepspeed_config(precision, optim, {"stage": 1, "overlap_comm": False}, micro_batch_size)
+    # Otherwise each worker of a tensor group sends a piece of what it believes all of them hold: under sequence
+    # parallelism they do not, and without it the pieces' shapes are remembered when shapes change
+    return config | {"pipeline": {"pipe_partitioned": False, "grad_partitioned": False}}

@@ -8,7 +8,6 @@ Legend: B batch, S sequence, E hidden.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from qwen_core.model import IGNORE
 from qwen_core.model.decoder import Shared, shared_inputs
 from qwen_core.model.loss import counted_rows
 from qwen_core.parallel.clock import Clock
@@ -57,6 +55,7 @@ class Passes:
         self._device = torch.device(engine.device)
         self._summed = stages.summed_weights()
         self._batches: Sequence[Batch] = ()
+        self._inputs: Sequence[tuple[Tensor, Tensor | None]] = ()
         self._number = -1
         self._shape: torch.Size | None = None
         self._direct()
@@ -70,12 +69,14 @@ class Passes:
             loss: Called on the last stage.
         """
         engine = self._engine
-        self._batches, self._number = [self._placed(batch) for batch in batches], -1
+        self._batches, self._number = [batch.to(self._device) for batch in batches], -1
+        self._inputs = [self._padded(batch) for batch in self._batches]
         self._agree_on_shapes()
         self._stages.loss_fn = lambda losses, _: loss(losses, self._batches[self._number])
         engine.total_loss, engine._compute_loss = None, True
         # In the place of labels the last stage is given something: it knows the batch
-        engine.set_dataiterator(iter([(self._padded(batch).input_ids, batch.labels) for batch in self._batches]))
+        pairs = zip(self._inputs, self._batches, strict=True)
+        engine.set_dataiterator((ids, batch.labels) for (ids, _), batch in pairs)
         engine._exec_schedule(schedule)
 
     def _agree_on_shapes(self) -> None:
@@ -96,7 +97,7 @@ class Passes:
         def forward(engine: Any, buffer_id: int) -> None:
             self._number += 1
             batch = self._batches[self._number]
-            self._stages.shared = self._shared(batch)
+            self._stages.shared = self._shared(*self._inputs[self._number])
             if engine.is_last_stage():
                 self._stages.labels = (batch.labels, counted_rows(batch.labels))
             theirs[schedule.ForwardPass](engine, buffer_id)
@@ -136,34 +137,17 @@ class Passes:
             for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
                 grad.copy_(part.view_as(grad))
 
-    def _placed(self, batch: Batch) -> Batch:
-        """Bring a micro-batch's tensors to the device."""
-        segments = None if batch.segment_ids is None else batch.segment_ids.to(self._device)
-        return dataclasses.replace(
-            batch,
-            input_ids=batch.input_ids.to(self._device),
-            labels=batch.labels.to(self._device),
-            segment_ids=segments,
-            extras={name: tensor.to(self._device) for name, tensor in batch.extras.items()},
-        )
-
-    def _padded(self, batch: Batch) -> Batch:
-        """Lengthen sequences until sequence parallelism can split them, by a document of its own."""
+    def _padded(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Give ids and segments, lengthened by a document of its own until sequence parallelism can split them."""
         group = self._stages.tensor_group
         missing = -batch.input_ids.shape[1] % group.size if group.is_sequence_parallel else 0
         if not missing:
-            return batch
+            return batch.input_ids, batch.segment_ids
         segments = torch.zeros_like(batch.input_ids) if batch.segment_ids is None else batch.segment_ids
-        return dataclasses.replace(
-            batch,
-            input_ids=F.pad(batch.input_ids, (0, missing)),
-            labels=F.pad(batch.labels, (0, missing), value=IGNORE),
-            segment_ids=F.pad(segments, (0, missing), value=-1),
-        )
+        return F.pad(batch.input_ids, (0, missing)), F.pad(segments, (0, missing), value=-1)
 
-    def _shared(self, batch: Batch) -> Shared:
+    def _shared(self, input_ids: Tensor, segment_ids: Tensor | None) -> Shared:
         """Make what the layers need beside the hidden states."""
-        batch = self._padded(batch)
-        shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
+        shape = (input_ids.shape[0], input_ids.shape[1])
         dtype = next(self._stages.parameters()).dtype
-        return shared_inputs(self._stages.config, shape, batch.segment_ids, dtype=dtype, device=self._device)
+        return shared_inputs(self._stages.config, shape, segment_ids, dtype=dtype, device=self._device)

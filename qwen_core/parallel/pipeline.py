@@ -180,10 +180,6 @@ class _Layer(DecoderLayer):
         super().__init__(share_of(stages.config, stages.tensor_group.size), layer)
         split_layer(self, stages.config, stages.tensor_group)
 
-    def forward(self, x: Tensor, shared: Shared) -> Tensor:  # type: ignore[override]
-        """Map [B, S, E] to [B, S, E]."""
-        return super().forward(x, shared)
-
 
 class _Norm(RMSNorm):
     """The last norm."""

@@ -1,16 +1,20 @@
-"""Where each parameter's numbers lie in a worker's optimiser (DeepSpeed 0.19.8), to be filled from outside.
+"""Where each parameter's numbers lie in a worker's optimiser (DeepSpeed 0.19.8).
+
+    flat tensors, each cut from parameters ─▶ slots: to be filled from outside     ─▶ layouts: for LAMB and Muon
 
 Which optimiser there is for which plan: see `gradients`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from qwen_core.parallel.pieces import Layout, cut
 
 FP32 = "fp32"
 """Kind of the weights proper, beside the kinds of the optimiser's states."""
@@ -26,6 +30,23 @@ class Slot:
     size: int
 
 
+@dataclass(frozen=True)
+class _Group:
+    """A flat tensor that workers share out, and what it is cut from.
+
+    Attributes:
+        flat: What this worker has of it.
+        parameters: All that it is cut from, the same on every worker.
+        slots: What lies here, by the parameter's place in that list.
+        workers: Process group of those that have the rest.
+    """
+
+    flat: Tensor
+    parameters: Sequence[Any]
+    slots: Sequence[tuple[int, Slot]]
+    workers: Any
+
+
 def slots(inner: Any) -> Iterator[tuple[str, Slot]]:
     """Walk through this worker's optimiser.
 
@@ -35,34 +56,68 @@ def slots(inner: Any) -> Iterator[tuple[str, Slot]]:
     Yields:
         The engine's name of a parameter, and which of its numbers lie here.
     """
+    groups = _groups(inner)
+    if not groups:
+        yield from slots_without_zero(inner)
+    for group in groups:
+        for number, slot in group.slots:
+            yield inner.param_names[group.parameters[number]], slot
+
+
+def layouts(inner: Any) -> dict[Tensor, Layout]:
+    """Say which matrices each flat tensor of the optimiser is cut from.
+
+    Args:
+        inner: DeepSpeed's engine, just started.
+
+    Returns:
+        Layouts by flat tensor; empty where the optimiser holds whole parameters.
+    """
+    result = {}
+    for group in _groups(inner):
+        shapes = [getattr(parameter, "ds_shape", parameter.shape) for parameter in group.parameters]
+        fragments = [(number, slot.start, slot.offset, slot.size) for number, slot in group.slots]
+        result[group.flat] = cut(shapes, fragments, group.workers)
+    return result
+
+
+def _groups(inner: Any) -> list[_Group]:
+    """List the flat tensors of an optimiser; none where it holds whole parameters."""
     optimizer = inner.optimizer
     if inner.zero_optimization_stage() == 3:
-        yield from _slots_of_stage_three(inner)
-        return
+        pairs = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True)
+        return [_Group(flat, own, _of_stage_three(flat, own), own[0].ds_process_group) for flat, own in pairs]
     groups = getattr(optimizer, "bit16_groups", None) or getattr(optimizer, "bf16_groups", None)
     if groups is None:
-        yield from slots_without_zero(inner)
-        return
+        return []
     flats = getattr(optimizer, "single_partition_of_fp32_groups", None)
-    for number, flat in enumerate(optimizer.fp32_groups_flat_partition if flats is None else flats):
-        for parameter in groups[number]:
-            mapping = parameter._hp_mapping
-            if mapping is not None:
-                here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
-                yield inner.param_names[parameter], Slot(flat, there.start, here.start, here.numel)
+    flats = optimizer.fp32_groups_flat_partition if flats is None else flats
+    each = zip(flats, groups, optimizer.real_dp_process_group, strict=True)
+    return [_Group(flat, own, _of_mappings(flat, own), workers) for flat, own, workers in each]
 
 
-def _slots_of_stage_three(inner: Any) -> Iterator[tuple[str, Slot]]:
-    optimizer = inner.optimizer
-    for flat, parameters in zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True):
-        offset = 0
-        for parameter in parameters:
-            size = parameter.partition_numel()
-            start = size * torch.distributed.get_rank(parameter.ds_process_group)
-            held = min(size, parameter.ds_numel - start)
-            if held > 0:
-                yield inner.param_names[parameter], Slot(flat, start, offset, held)
-            offset += size
+def _of_stage_three(flat: Tensor, parameters: Sequence[Any]) -> list[tuple[int, Slot]]:
+    """Stage 3 cuts each parameter alone into equal parts, the last one filled up with zeros."""
+    found, offset = [], 0
+    for number, parameter in enumerate(parameters):
+        size = parameter.partition_numel()
+        start = size * torch.distributed.get_rank(parameter.ds_process_group)
+        held = min(size, parameter.ds_numel - start)
+        if held > 0:
+            found.append((number, Slot(flat, start, offset, held)))
+        offset += size
+    return found
+
+
+def _of_mappings(flat: Tensor, parameters: Sequence[Any]) -> list[tuple[int, Slot]]:
+    """Stages 1 and 2 cut all parameters laid end to end, and note at each what of it lies here."""
+    found = []
+    for number, parameter in enumerate(parameters):
+        mapping = parameter._hp_mapping
+        if mapping is not None:
+            here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
+            found.append((number, Slot(flat, there.start, here.start, here.numel)))
+    return found
 
 
 def slots_without_zero(inner: Any) -> Iterator[tuple[str, Slot]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qwen_core.errors import ArtifactError
 from qwen_core.model import CausalLM, ModelConfig
+from qwen_core.model.experts import stack_experts
 from qwen_core.model.initialise import initial_value
 from qwen_core.model.shards import read_shards
 from qwen_core.parallel.layout import EMBEDDING, HEAD, Source
@@ -62,8 +63,8 @@ def _stacked(mapped: dict[str, Tensor], name: str, num_experts: int) -> Tensor:
     """Stack the experts of a layer: [X, 2I, E] or [X, E, I]."""
     prefix, _, kind = name.rpartition(".")
     parts = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
-    names = [[f"{prefix}.{expert}.{part}.weight" for part in parts] for expert in range(num_experts)]
-    lacks = [one for pair in names for one in pair if one not in mapped]
+    names = [f"{prefix}.{expert}.{part}.weight" for expert in range(num_experts) for part in parts]
+    lacks = [one for one in names if one not in mapped]
     if lacks:
         raise ArtifactError(f"{len(lacks)} matrices of experts are missing, the first of them {lacks[0]}")
-    return torch.stack([torch.cat([mapped[one] for one in pair]) for pair in names])
+    return dict(stack_experts(((one, mapped[one]) for one in names), num_experts))[name]

@@ -18,6 +18,7 @@ t workers of the group.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 
 from qwen_core.model import ModelConfig
 from qwen_core.model.loss import linear_cross_entropy
+
+_Way = Callable[[Tensor, "TensorGroup"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,66 +51,36 @@ class TensorGroup:
 
     def enter(self, x: Tensor) -> Tensor:
         """Begin a split region: [B, S or S/t, E], alike everywhere or a part each, to the whole [B, S, E]."""
-        if self.size == 1:
-            return x
-        return _Gather.apply(x, self) if self.is_sequence_parallel else _Copy.apply(x, self)  # type: ignore[no-any-return]
+        inward, outward = self._ways
+        return x if self.size == 1 else _Cross.apply(x, self, inward, outward)  # type: ignore[no-any-return]
 
     def leave(self, x: Tensor) -> Tensor:
         """End a split region: [B, S, E], a summand each, to the sum, or to a part [B, S/t, E] of it."""
-        if self.size == 1:
-            return x
-        return _Scatter.apply(x, self) if self.is_sequence_parallel else _Sum.apply(x, self)  # type: ignore[no-any-return]
+        inward, outward = self._ways
+        return x if self.size == 1 else _Cross.apply(x, self, outward, inward)  # type: ignore[no-any-return]
+
+    @property
+    def _ways(self) -> tuple[_Way, _Way]:
+        """What leads into a split region and what leads out: the gradient of each goes through the other."""
+        return (_gathered, _scattered) if self.is_sequence_parallel else (_kept, _summed)
 
 
-class _Copy(torch.autograd.Function):
-    """Identity; the gradients, a summand each, are summed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: TensorGroup) -> Tensor:
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _summed(grad, ctx.group), None
-
-
-class _Sum(torch.autograd.Function):
-    """Sum; the gradient, alike everywhere, is passed on."""
+class _Cross(torch.autograd.Function):
+    """Go one way forward; the gradient comes back by the other."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: TensorGroup) -> Tensor:
-        return _summed(x, group)
+    def forward(ctx: Any, x: Tensor, group: TensorGroup, there: _Way, back: _Way) -> Tensor:
+        ctx.group, ctx.back = group, back
+        return there(x, group)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.back(grad, ctx.group), None, None, None
 
 
-class _Gather(torch.autograd.Function):
-    """Put the parts of a sequence together; the gradients are summed and scattered."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: TensorGroup) -> Tensor:
-        ctx.group = group
-        return _gathered(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _scattered(grad, ctx.group), None
-
-
-class _Scatter(torch.autograd.Function):
-    """Sum, and keep a part of the sequence; the gradients are gathered."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: TensorGroup) -> Tensor:
-        ctx.group = group
-        return _scattered(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _gathered(grad, ctx.group), None
+def _kept(x: Tensor, group: TensorGroup) -> Tensor:
+    """Pass on what is alike everywhere."""
+    return x.view_as(x)
 
 
 def _summed(x: Tensor, group: TensorGroup) -> Tensor:
@@ -202,10 +175,8 @@ class VocabularyShare(nn.Module):
         """Map ids [B, S] to [B, S or S/t, E]; ids of other workers add zero."""
         if self.group.size == 1:
             return F.embedding(input_ids, self.weight)
-        own = input_ids - self.first_id
-        is_own = (own >= 0) & (own < len(self.weight))
-        out = F.embedding(own.where(is_own, 0), self.weight) * is_own[..., None]
-        return self.group.leave(out)
+        index, is_own = self.pick(input_ids)
+        return self.group.leave(F.embedding(index, self.weight) * is_own[..., None])
 
     def losses(self, rows: Tensor, targets: Tensor, chunk_tokens: int = 2048) -> Tensor:
         """Compute the cross-entropy of the whole vocabulary, as `qwen_core.model.loss.token_losses` asks of a head.
@@ -222,9 +193,9 @@ class VocabularyShare(nn.Module):
             return linear_cross_entropy(rows, self.weight, targets)
         return _VocabularyLosses.apply(rows, self.weight, targets, self, chunk_tokens)  # type: ignore[no-any-return]
 
-    def pick(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Find targets [N] among the own rows: their index (0 where they are others'), and whether they are own."""
-        own = targets - self.first_id
+    def pick(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Find ids [...] among the own rows: their index (0 where they are others'), and whether they are own."""
+        own = ids - self.first_id
         is_own = (own >= 0) & (own < len(self.weight))
         return own.where(is_own, 0), is_own
 
@@ -267,12 +238,10 @@ def _chunk_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Vocabul
     """Give losses [N] and logarithms of the sums of exponentials [N], fp32."""
     logits = (hidden @ weight.t()).float()  # [N, V/t]
     largest = logits.amax(-1)
-    if head.group.size > 1:
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=head.group.group)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=head.group.group)
     index, is_own = head.pick(targets)
     target = logits.gather(1, index[:, None])[:, 0].where(is_own, 0.0)
     both = torch.stack(((logits - largest[:, None]).exp().sum(-1), target))  # [2, N]
-    if head.group.size > 1:
-        dist.all_reduce(both, group=head.group.group)
+    dist.all_reduce(both, group=head.group.group)
     log_sums = both[0].log() + largest
     return log_sums - both[1], log_sums

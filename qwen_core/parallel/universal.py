@@ -14,6 +14,7 @@ Frozen weights are not in the optimiser: they stay as the model was built with t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from deepspeed.utils import groups
 from torch import Tensor
 
 from qwen_core.errors import ArtifactError
-from qwen_core.parallel.expert import is_shared_out
+from qwen_core.parallel.expert import group_of, is_shared_out
 from qwen_core.parallel.layout import Rule, rule_of, to_hugging_face_name
 from qwen_core.parallel.slots import FP32, fill, refresh, slots, slots_without_zero
 from qwen_core.parallel.snapshot import load_harmless
@@ -181,7 +181,7 @@ class Whole:
         told = self._of(name)
         shares = []
         for rank in sorted(told.shares):
-            flat = torch.empty(_count(told.shape), dtype=told.shares[rank][0].flats[kind].dtype)
+            flat = torch.empty(math.prod(told.shape), dtype=told.shares[rank][0].flats[kind].dtype)
             end = 0
             for piece in sorted(told.shares[rank], key=lambda piece: piece.start):
                 if piece.start > end:
@@ -224,7 +224,7 @@ class Whole:
                 end = 0
                 for number, piece in enumerate(pieces):
                     if piece.start < 0:
-                        start = end % _count(parameter.shape)  # a tied weight is held by two stages, once each
+                        start = end % math.prod(parameter.shape)  # a tied weight is held by two stages, once each
                         pieces[number] = Piece(start, piece.size, piece.flats, piece.offset, piece.steps)
                         end = start + piece.size
 
@@ -290,7 +290,7 @@ def _places(engine: Any) -> dict[str, Place]:
             rule = rule_of(name, stages.config, size)
             dimension, parts = rule.dimension if size > 1 else None, rule.parts
         elif is_shared_out(parameter):
-            experts = groups._get_expert_parallel_group(parameter.group_name)
+            experts = group_of(parameter)
             dimension, rank, size = 0, dist.get_rank(experts), dist.get_world_size(experts)
         peers = getattr(parameter, "ds_process_group", None)  # of ZeRO-3
         cut = (dist.get_rank(peers), dist.get_world_size(peers)) if hasattr(parameter, "ds_id") else (0, 1)
@@ -301,10 +301,3 @@ def _places(engine: Any) -> dict[str, Place]:
 def _is_model(path: str) -> bool:
     """Whether a file holds a worker's general state; a pipeline writes its layers into further ones."""
     return path.endswith("model_states.pt") and not Path(path).name.startswith("layer_")
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

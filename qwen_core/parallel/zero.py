@@ -10,9 +10,8 @@ whole batch over all workers and passes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +32,9 @@ from qwen_core.parallel.layout import Source
 from qwen_core.parallel.materialise import materialise
 from qwen_core.parallel.optimisers import Optimisation, make_optimiser
 from qwen_core.parallel.shard import Shard
+from qwen_core.parallel.slots import layouts
+from qwen_core.parallel.start import deepspeed_config, start_deepspeed
+from qwen_core.parallel.totals import Totals
 
 _TAG = "state"
 _PERSIST_NUMBERS = 10_000
@@ -129,27 +131,25 @@ class ZeroEngine:
         self._set_mode(training=True)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate * group["peak_lr"]
-        count = self._sum([sum(batch.count for batch in batches), sum(batch.tokens for batch in batches)])
+        totals = Totals(batches, self.shard, self.device)
         scale = gradients.loss_scale(self._engine)
         if self._router is not None:
             self._router.start_step()
             self._router.scale = scale / len(batches)
-        totals: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
             self._engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
-            self._pass(batch, criterion, count[0], totals)
-        sums = dict(zip(totals, self._sum(list(totals.values())), strict=True))
-        figures = {name: value / count[0] for name, value in sums.items()}
+            self._pass(batch, criterion, totals)
+        figures = totals.means()
         loss = figures.pop("loss")
         with self._clock.part("optimiser"):
             norm, is_applied = self._finish(loss, accept)
-        return Step(loss, figures, int(count[1]), norm, is_applied, scale, self._clock.take())
+        return Step(loss, figures, totals.tokens, norm, is_applied, scale, self._clock.take())
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Tensor:
         """Compute token losses without gradient; see `Engine`."""
         self._set_mode(training=False)
-        return self._forward(_place(batch, self.device)).float().cpu()
+        return self._forward(batch.to(self.device)).float().cpu()
 
     def save(self, folder: str, state: Mapping[str, Any]) -> None:
         """Write this worker's shards; see `Engine`."""
@@ -180,16 +180,15 @@ class ZeroEngine:
         """Tell how the routers spread their tokens; see `Engine`."""
         return {} if self._router is None else self._router.metrics()
 
-    def _pass(self, batch: Batch, criterion: Criterion, count: float, totals: dict[str, Tensor]) -> None:
+    def _pass(self, batch: Batch, criterion: Criterion, totals: Totals) -> None:
         """Run one micro-batch forward and backward; add its sums up."""
-        placed = _place(batch, self.device)
+        placed = batch.to(self.device)
         with self._clock.part("forward"):
             objective = criterion(self._forward(placed), placed)
         with self._clock.part("backward"):
             # DeepSpeed averages the gradients over the workers: multiplied back here
-            self._engine.backward(objective.loss * (self.shard.size / count), scale_wrt_gas=False)
-        for name, value in {"loss": objective.loss, **objective.figures}.items():
-            totals[name] = totals.get(name, 0.0) + value.detach().double()
+            self._engine.backward(objective.loss * (self.shard.size / totals.count), scale_wrt_gas=False)
+        totals.add(objective)
 
     def _forward(self, batch: Batch) -> Tensor:
         losses: Tensor = self._engine(batch.input_ids, segment_ids=batch.segment_ids, labels=batch.labels)
@@ -207,48 +206,9 @@ class ZeroEngine:
         self._engine.step()
         return float(self._engine.get_global_grad_norm()) if norm is None else norm, self._engine.was_step_applied()
 
-    def _sum(self, values: Sequence[Any]) -> list[float]:
-        tensor = torch.stack([torch.as_tensor(value, dtype=torch.float64).to(self.device) for value in values])
-        return self.shard.sum(tensor).tolist()  # type: ignore[no-any-return]
-
     def _set_mode(self, training: bool) -> None:
         if self.module.training != training:
             self._engine.train(training)
-
-
-def start_deepspeed(use_gpu: bool) -> Any:
-    """Import DeepSpeed for the device that will be used; before any other import of it.
-
-    Args:
-        use_gpu: Otherwise it is told to run on the CPU.
-
-    Returns:
-        The module.
-    """
-    if not use_gpu:
-        os.environ["DS_ACCELERATOR"] = "cpu"  # it would look for a device of its own and warn
-    os.environ.setdefault("LOCAL_RANK", "0")
-    import deepspeed
-
-    if not use_gpu:
-        # Its shared-memory collectives are compiled at the first start (40 s, a compiler at run time); gloo will do.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed
-
-
-def _place(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch to a device; from pinned memory without waiting."""
-    if device.type == "cpu":
-        return batch
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    segments = None if batch.segment_ids is None else move(batch.segment_ids)
-    extras = {name: move(tensor) for name, tensor in batch.extras.items()}
-    return replace(
-        batch, input_ids=move(batch.input_ids), labels=move(batch.labels), segment_ids=segments, extras=extras
-    )
 
 
 def _initialise(deepspeed: Any, model: nn.Module, optim: Optimisation, config: dict[str, Any], zero: Zero) -> Any:
@@ -260,7 +220,7 @@ def _initialise(deepspeed: Any, model: nn.Module, optim: Optimisation, config: d
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
     gradients.forget_first_step(engine)
     if hasattr(optimiser, "layouts"):
-        optimiser.layouts.update(gradients.layouts(engine))
+        optimiser.layouts.update(layouts(engine))
     return engine
 
 
@@ -285,18 +245,4 @@ def _config(zero: Zero, precision: str, optim: Optimisation, use_gpu: bool) -> d
     for part, device in offload.items():
         if device != "none":
             section[f"offload_{part}"] = {"device": device, "pin_memory": use_gpu, "nvme_path": zero.nvme_path or None}
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,  # told at each step by the batches themselves
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": optim.grad_clip,
-        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": True},
-        "fp16": {"enabled": precision == "fp16", "initial_scale_power": 16, "hysteresis": 1},
-        "zero_optimization": section,
-        "zero_allow_untested_optimizer": True,  # LAMB and Muon here know about partitions
-        "zero_force_ds_cpu_optimizer": False,  # its own is compiled at the first start; torch's is fused too
-        "steps_per_print": 2**31 - 1,
-        "wall_clock_breakdown": False,
-    }
-    if zero.stage > 0:
-        config["data_types"] = {"grad_accum_dtype": "fp32"}  # bf16 sums lose small passes
-    return config
+    return deepspeed_config(precision, optim, section)

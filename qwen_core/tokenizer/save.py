@@ -16,9 +16,12 @@ from tokenizers import Tokenizer
 from qwen_core.tokenizer.templates import chat_template
 from qwen_core.tokenizer.train import ENDOFTEXT, IM_END
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""All that makes up a tokenizer's folder."""
+
 
 def save_tokenizer(
-    tokenizer: Tokenizer, folder: str | Path, template: str | None = None, end_token: str = IM_END
+    tokenizer: Tokenizer, folder: str | Path, template: str | None = None, end_token: str | None = None
 ) -> None:
     """Write a tokenizer's files.
 
@@ -28,7 +31,7 @@ def save_tokenizer(
     Args:
         tokenizer: Trained or imported.
         folder: Made where it is missing.
-        template: Jinja text of the chat template; ChatML where there is none.
+        template: Jinja text of the chat template; ChatML, unless the end token is told too.
         end_token: Ends a turn and a generation.
     """
     place = Path(folder)
@@ -56,7 +59,9 @@ def save_tokenizer(
         "clean_up_tokenization_spaces": False,
     }
     (place / "tokenizer_config.json").write_text(_as_json(config), encoding="utf-8")
-    lay_template(place, template or chat_template("chatml", (IM_END,))[0], end_token)
+    if not template or not end_token:
+        template, end_token = chat_template("chatml", (IM_END,))
+    lay_template(place, template, end_token)
 
 
 def lay_template(folder: str | Path, template: str, end_token: str) -> None:

@@ -25,7 +25,7 @@ import jinja2
 import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qwen_core.tokenizer.train import IM_END
+from qwen_core.tokenizer.train import ENDOFTEXT, IM_END
 
 Message = Mapping[str, Any]
 """`role` and `content`; an assistant's may carry `tool_calls`, and `train: false` where it is not to be learnt."""
@@ -100,8 +100,8 @@ class ChatTemplate:
         """
         self.text, self.end_token = text, end_token
         self._is_marked = bool(_IS_MARKED.search(text))
-        self._names = re.compile("|".join(re.escape(name) for name in sorted(control_tokens, key=len, reverse=True)))
-        self._has_names = bool(control_tokens)
+        names = "|".join(re.escape(name) for name in sorted(control_tokens, key=len, reverse=True))
+        self._names = re.compile(names) if names else None
         try:
             self._template = _environment().from_string(text)
         except jinja2.TemplateError as error:
@@ -141,7 +141,7 @@ class ChatTemplate:
                 tools=tools or None,
                 add_generation_prompt=add_generation_prompt,
                 eos_token=self.end_token,
-                pad_token="<|endoftext|>",
+                pad_token=ENDOFTEXT,
             )
         except (jinja2.TemplateError, TypeError, AttributeError) as error:
             raise TemplateError(f"the chat template refuses the conversation: {error}") from error
@@ -167,7 +167,7 @@ class ChatTemplate:
         """Break control tokens' names in all texts of a message, and drop marks that it should not hold."""
         if isinstance(value, str):
             clean = _MARKS.sub("", value)
-            if not self._has_names:
+            if self._names is None:
                 return clean
             return self._names.sub(lambda found: found[0][0] + SPELT + found[0][1:], clean)
         if isinstance(value, Mapping):

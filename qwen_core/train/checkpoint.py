@@ -205,14 +205,14 @@ class Checkpoints:
             ArtifactError: There is none, or it is damaged.
         """
         self._wait()
-        faults = []
-        for one in self._find():
+        found, faults = self._find(), []
+        for one in found:
             if one.manifest and one.step == step:
                 fault = self._fault_of(one)
                 if not fault:
                     state = self._load(engine, one)
-                    self._forget_after(step)
-                    self._best = _lowest(self._find())  # the best one may be gone
+                    self._forget([later for later in found if later.step > step])
+                    self._best = _lowest([left for left in found if left.step <= step])  # the best one may be gone
                     return state
                 faults.append(fault)
         raise ArtifactError(
@@ -235,12 +235,11 @@ class Checkpoints:
                 return self._load(engine, one)
         return None
 
-    def _forget_after(self, step: int) -> None:
+    def _forget(self, later: Sequence[Found]) -> None:
         """Delete the checkpoints of the steps that will be taken anew: a killed run must not go on from them."""
         if rank() == 0:
-            for one in self.root.find():
-                if one.step > step:
-                    self.root.delete(one.name)
+            for one in later:
+                self.root.delete(one.name)
 
     def _find(self) -> list[Found]:
         found: list[Found] = share_object(self.root.find() if rank() == 0 else None)

@@ -10,6 +10,7 @@ disturb.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -116,7 +117,7 @@ class Writing(threading.Thread):
         for worker, told in enumerate(self._handed_over()):
             for file, (size, crc32) in told.items():
                 files[file], owners[file] = FileSum(size, crc32), worker
-        manifest = CheckpointManifest(**{**vars(self._manifest), "files": files, "owners": owners})
+        manifest = dataclasses.replace(self._manifest, files=files, owners=owners)
         self._root.write_text(self.folder, MANIFEST, manifest.to_json())
         self.is_committed = True
         seconds = time.monotonic() - started

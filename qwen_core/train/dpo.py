@@ -23,8 +23,8 @@ from torch import Tensor
 from qwen_core.errors import ArtifactError
 from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch, Objective
+from qwen_core.train.conversations import read_table
 from qwen_core.train.pair_losses import Kind, pair_losses
-from qwen_core.train.sft import padded, read_table
 from qwen_core.train.task import Measure
 
 SIDES = ("chosen", "rejected")
@@ -166,7 +166,12 @@ def pair_batch(table: pa.Table, indices: Sequence[int], reference: Tensor | None
             labels.append([IGNORE] * len(row["prompt_ids"]) + row[f"{side}_ids"])
     tokens = sum(len(sequence) for sequence in sequences)
     extras = {} if reference is None else {"reference": reference}
-    return Batch(padded(sequences, 0), padded(labels, IGNORE), None, float(len(rows)), tokens, extras)
+    return Batch(_padded(sequences, 0), _padded(labels, IGNORE), None, float(len(rows)), tokens, extras)
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Pad sequences on the right to [B, S]; causal attention never looks there from a real token."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 def _reference(table: pa.Table) -> Tensor:

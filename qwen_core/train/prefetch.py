@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import collections
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Made = TypeVar("Made")
 _AHEAD = 2
 """Steps: one being made while one waits; more only hides a reader that is too slow on average."""
-
-
-class _Ahead(Generic[Made]):
-    """A thread that makes things in order, and a queue of those that are done."""
-
-    def __init__(self, make: Callable[[int], Made], first: int, end: int) -> None:
-        self._make, self._range = make, range(first, end)
-        self._queue: queue.Queue[Made | BaseException] = queue.Queue(_AHEAD)
-        self._is_over = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
-
-    def _run(self) -> None:
-        try:
-            for number in self._range:
-                self._put(self._make(number))
-                if self._is_over.is_set():
-                    return
-        except BaseException as error:  # it belongs to whoever waits for the batch
-            self._put(error)
-
-    def _put(self, made: Made | BaseException) -> None:
-        while not self._is_over.is_set():
-            try:
-                return self._queue.put(made, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def next(self) -> Made:
-        made = self._queue.get()
-        if isinstance(made, BaseException):
-            raise made
-        return made
-
-    def stop(self) -> None:
-        self._is_over.set()
-        self.thread.join()
 
 
 @contextmanager
@@ -61,9 +26,16 @@ def prefetched(make: Callable[[int], Made], first: int, end: int) -> Iterator[Ca
     Yields:
         A function that gives the next thing, and waits for it where it must.
     """
-    ahead = _Ahead(make, first, end)
-    ahead.thread.start()
+    numbers = iter(range(first, end))
+    pool = ThreadPoolExecutor(1, "prefetch")
+    ahead = collections.deque(pool.submit(make, number) for number in itertools.islice(numbers, _AHEAD))
+
+    def following() -> Made:
+        made = ahead.popleft().result()
+        ahead.extend(pool.submit(make, number) for number in itertools.islice(numbers, 1))
+        return made
+
     try:
-        yield ahead.next
+        yield following
     finally:
-        ahead.stop()
+        pool.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.train.conversations import Conversations, read_table
 from qwen_core.train.task import Measure
 
-__all__ = ["SftTask", "answer_loss", "padded", "read_table"]
+__all__ = ["SftTask", "answer_loss", "read_table"]
 
 
 class SftTask:
@@ -98,16 +98,3 @@ def _languages(table: pa.Table) -> tuple[list[str], np.ndarray]:
     rank = np.empty(len(names), dtype=np.int64)
     rank[order] = np.arange(len(names))
     return [names[number] for number in order], rank[told.indices.to_numpy()]
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Pad sequences on the right; causal attention never looks there from a real token.
-
-    Args:
-        rows: Sequences of any lengths.
-        value: Fills up.
-
-    Returns:
-        [B, S], int64, S the longest's length.
-    """
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

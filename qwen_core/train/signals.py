@@ -17,7 +17,7 @@ For the worker, once the engine (and with it the process group) is up:
 
 from __future__ import annotations
 
-import logging
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 60.0
 _BEFORE_EXIT_SECONDS = 10.0
-logger = logging.getLogger(__name__)
 
 
 class Signals:
@@ -72,7 +71,7 @@ class Signals:
             board: In place of the store's.
         """
         self._is_first, self._meter = rank == 0, meter
-        self.events = EventLog(stage) if self._is_first else EventLog(stage, is_silent=True)
+        self.events = EventLog(stage, is_silent=not self._is_first)
         self._run = run if run is not None and run.run_id else None
         self._state_uri, self._settings, self._stage = state_uri, settings, stage
         self._metric_log: MetricLog | None = None
@@ -190,8 +189,6 @@ def _upload(run: StageRun, contents: Mapping[str, bytes], place: str) -> Callabl
     """Return what uploads files, from copies: the originals are gone before MLflow may answer."""
 
     def upload() -> None:
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             for name, content in contents.items():
                 (Path(folder) / name).write_bytes(content)

@@ -37,15 +37,13 @@ class Alone:
             device: Where it computes.
         """
         self.shard = ALONE
-        self._model, self._device = model.to(device), device
+        self._model, self._device = model.to(device), torch.device(device)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Tensor:
         """Compute token losses; see `Measure`."""
-        segments = None if batch.segment_ids is None else batch.segment_ids.to(self._device)
-        losses = self._model(
-            batch.input_ids.to(self._device), segment_ids=segments, labels=batch.labels.to(self._device)
-        )
+        placed = batch.to(self._device)
+        losses = self._model(placed.input_ids, segment_ids=placed.segment_ids, labels=placed.labels)
         return losses.float().cpu()  # type: ignore[no-any-return]
 
 

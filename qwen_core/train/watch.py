@@ -258,20 +258,19 @@ class Watch:
         limit = max(_SILENT_HEARTBEATS * self._settings.heartbeat_seconds, _SILENT_SECONDS)
         for rank, text in enumerate(self._board.read()):
             before, since = self._heard[rank]
+            beat = json.loads(text) if text else {}
             if text != before:  # clocks of machines differ: only whether it changed counts
                 self._heard[rank] = text, now
                 self._silent.discard(rank)
             elif now - since > limit and rank not in self._silent:
                 self._silent.add(rank)
-                self._tell_silent(rank, text, now - since)
-            beat = json.loads(text) if text else {}
+                self._tell_silent(rank, beat, now - since)
             beats.append(beat)
             for name, ratio in beat.get("memory", {}).items():
                 self._judge_memory(rank, name, ratio)
         return beats
 
-    def _tell_silent(self, rank: int, text: str | None, seconds: float) -> None:
-        last = json.loads(text) if text else {}
+    def _tell_silent(self, rank: int, last: Mapping[str, Any], seconds: float) -> None:
         place = f"in {last['phase']} of step {last['step']}" if last else "before its first heartbeat"
         message = f"rank {rank} was not heard of for {seconds:.0f} s; last {place}"
         self._emit(Event("silent_rank", self._meter.next_step, message, "error", {"rank": rank, "last": last}))
@@ -326,9 +325,12 @@ def laggards(beats: Sequence[Mapping[str, Any]]) -> str:
     # Of two places that are as common, the others are those who got further: who is in a step waits there for the rest
     commonest = max(places, key=lambda place: (places.count(place), *_progress(place)))
     others = [(rank, place) for rank, place in enumerate(places) if place != commonest][:8]
-    told = [f"rank {rank} is {'not heard of' if p is None else f'in {p[1]} of step {p[0]}'}" for rank, p in others]
-    rest = "not heard of" if commonest is None else f"in {commonest[1]} of step {commonest[0]}"
-    return f"{', '.join(told)}; the others are {rest}"
+    told = [f"rank {rank} is {_where(place)}" for rank, place in others]
+    return f"{', '.join(told)}; the others are {_where(commonest)}"
+
+
+def _where(place: tuple[int, str] | None) -> str:
+    return "not heard of" if place is None else f"in {place[1]} of step {place[0]}"
 
 
 def _progress(place: tuple[int, str] | None) -> tuple[int, bool, str]:

@@ -290,23 +290,10 @@ class TestCommand:
                 return found
         raise AssertionError(process.communicate()[0])
 
-    def test_object_store_holds_the_corpus_and_nothing_of_an_earlier_one(self, tmp_path, english, monkeypatch):
-        server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-        running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        running.start()
-        try:
-            for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-                monkeypatch.delenv(name, raising=False)
-            monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*running.get_host_and_port()))
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-            monkeypatch.setenv("RAY_ADDRESS", "local")
-            self.check_store(tmp_path, english)
-        finally:
-            running.stop()
-
-    @staticmethod
-    def check_store(tmp_path, english):
+    def test_object_store_holds_the_corpus_and_nothing_of_an_earlier_one(
+        self, tmp_path, english, object_store, monkeypatch
+    ):
+        monkeypatch.setenv("RAY_ADDRESS", "local")
         filesystem, bucket = open_filesystem("s3://corpora")  # other tests of this process have buckets of their own
         filesystem.create_dir(bucket)
         for name in ("first", "second"):

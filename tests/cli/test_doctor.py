@@ -88,3 +88,9 @@ def test_tracking_server_is_taken_from_option_and_a_missing_run_is_told(command,
 def test_ascii_terminal_gets_ascii(command, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["qwen_core.cli.doctor"], "_is_plain", lambda: True)  # the package has the command
     assert _run(command, _history(tmp_path, doctor_runs.evaluated_once_at_end(0))).stdout.isascii()
+
+
+def test_roles_that_can_be_named_are_those_that_the_doctor_knows():
+    from qwen_core.tracking.doctor.names import ROLES
+
+    assert sys.modules["qwen_core.cli.doctor"]._ROLES == ROLES

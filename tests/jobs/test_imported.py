@@ -14,9 +14,10 @@ from qwen_core.cli.import_ import import_
 from qwen_core.config import Recipe
 from qwen_core.errors import ArtifactError, InputError
 from qwen_core.jobs.exported import export_model, parse_size
-from qwen_core.jobs.found import find_model, init_hashes
+from qwen_core.jobs.found import find_model
 from qwen_core.jobs.imported import import_model
 from qwen_core.jobs.runner import run_stage
+from qwen_core.jobs.sources import origin_hashes
 from qwen_core.model import load_pretrained
 from qwen_core.tokenizer import lay_template, load_tokenizer
 from tests.jobs.models import model_folder, tokenizer_of, write_conversations
@@ -169,10 +170,10 @@ def test_a_run_without_such_a_model_and_a_manifest_of_another_stage_are_told(tmp
 def test_the_fingerprint_of_continued_training_covers_the_weights(tmp_path, store):
     model_folder(tmp_path / "theirs")
     wanted = Recipe(pretrain={"init_from": str(tmp_path / "theirs")})
-    before = init_hashes("pretrain", wanted, store, None)
+    before = origin_hashes("pretrain", wanted, store, None)
     model_folder(tmp_path / "theirs", initializer_range=0.5)
-    assert init_hashes("pretrain", wanted, store, None) != before
-    assert init_hashes("pretrain", Recipe(), store, None) == {} == init_hashes("instruct", wanted, store, None)
+    assert origin_hashes("pretrain", wanted, store, None) != before
+    assert origin_hashes("pretrain", Recipe(), store, None) == {} == origin_hashes("instruct", wanted, store, None)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(None, "5GB"), ("bf16", "20KB"), ("fp32", "1MiB")])

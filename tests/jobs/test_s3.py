@@ -15,25 +15,11 @@ from qwen_core.jobs.listing import list_files
 from qwen_core.jobs.sources import document_sources
 
 LINE = json.dumps({"text": "a line of some length"}) + "\n"
-server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    yield "http://{}:{}".format(*running.get_host_and_port())
-    running.stop()
 
 
 @pytest.fixture
-def bucket(endpoint, monkeypatch):
+def bucket(object_store):
     """The address of a bucket with a few files."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     filesystem, path = open_filesystem("s3://texts")
     filesystem.create_dir(path)
     files = {"a.jsonl": LINE.encode() * 1000, "web/b.jsonl.gz": gzip.compress(LINE.encode()), "web/c.md": b"# Head"}
@@ -89,11 +75,11 @@ def test_missing_bucket_or_key_is_a_clear_error(bucket, name, message):
     assert name in str(told.value)
 
 
-def test_refused_credentials_are_a_clear_error(bucket, endpoint):
+def test_refused_credentials_are_a_clear_error(bucket, object_store):
     import httpx
 
     # From the next request on, the server wants keys of a user that it knows.
-    httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0")
+    httpx.post(f"{object_store}/moto-api/reset-auth", content=b"0")
     try:
         with pytest.raises(InputError, match="access refused: check AWS_ACCESS_KEY_ID"):
             list_files(bucket)
@@ -101,7 +87,7 @@ def test_refused_credentials_are_a_clear_error(bucket, endpoint):
         found += read_batches(f"{bucket}/a.jsonl", Fields(), report)
         assert report.drops == {"unreadable_file": 1} and not any(table.num_rows for table in found)
     finally:
-        httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"inf")
+        httpx.post(f"{object_store}/moto-api/reset-auth", content=b"inf")
 
 
 def test_server_that_does_not_answer_is_a_clear_error(bucket, monkeypatch):

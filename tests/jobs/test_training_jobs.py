@@ -24,7 +24,7 @@ from qwen_core.jobs.pretrain import check_packed, model_config
 from qwen_core.jobs.pretrain import run as run_pretrain
 from qwen_core.jobs.runner import run_stage
 from qwen_core.jobs.sft import packed_row
-from qwen_core.jobs.training import adapters_of, check_rendered
+from qwen_core.jobs.training import adapters_of, start_of
 from qwen_core.model import load_pretrained
 from qwen_core.tokenizer import load_tokenizer, render_chat, save_tokenizer
 from qwen_core.train.pretrain import PretrainTask
@@ -188,19 +188,19 @@ def test_a_recipe_with_too_small_a_vocabulary_or_too_few_positions_is_refused():
 
 def test_instructions_that_do_not_fit_the_model_are_refused_before_a_worker_starts(tmp_path, store):
     base, instruct = rendered(tmp_path, store, recipe(tmp_path))
-    check_rendered(base, instruct, "instruct")
+    start_of(base, instruct, "instruct")
     longer = instruct.model_copy(update={"details": instruct.details | {"max_tokens": 257}})
     with pytest.raises(InputError, match=r"'instruct' holds a sequence of 257 .*Lower instruct.max_seq_len"):
-        check_rendered(base, longer, "instruct")
+        start_of(base, longer, "instruct")
     beyond = instruct.model_copy(update={"details": instruct.details | {"max_token_id": 352}})
     with pytest.raises(InputError, match="holds the token id 352, the model's vocabulary has 352 entries"):
-        check_rendered(base, beyond, "instruct")
+        start_of(base, beyond, "instruct")
     save_tokenizer(tokenizer_of(310), instruct.path("tokenizer"))
     with pytest.raises(InputError, match=r"than the model of 'pretrain': 3 of 310 .*under one run key"):
-        check_rendered(base, instruct, "instruct")
+        start_of(base, instruct, "instruct")
     Path(base.path("model"), "model.safetensors").write_bytes(b"12345678")
     with pytest.raises(ArtifactError, match="is no safetensors file"):
-        check_rendered(base, instruct, "instruct")
+        start_of(base, instruct, "instruct")
 
 
 def test_pairs_in_another_template_than_the_model_learnt_are_refused(tmp_path, store):
@@ -208,7 +208,7 @@ def test_pairs_in_another_template_than_the_model_learnt_are_refused(tmp_path, s
     base, instruct = rendered(tmp_path, store, wanted)
     tuned = base.model_copy(update={"stage": "sft"})  # learnt ChatML
     with pytest.raises(InputError, match=r"rendered with another chat template .*give preference.template and prefer"):
-        check_rendered(tuned, instruct, "preference")
+        start_of(tuned, instruct, "preference")
 
 
 def test_rows_for_packing_are_long_enough_or_refused():

@@ -41,16 +41,16 @@ def _check(structure, segments, atol, **kwargs):
 
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4), (3, 1)], ids=str)
 def test_documents_one_by_one_and_by_mask_equal_the_plain_softmax(heads):
-    structure = document_structure(SEGMENTS, torch.float32)
+    structure = document_structure(document_starts(SEGMENTS), torch.float32)
     assert structure.lengths == (7, 1, 8, 12, 4)
-    compiled = document_structure(SEGMENTS, torch.float32, is_compiled=True)
+    compiled = document_structure(document_starts(SEGMENTS), torch.float32, is_compiled=True)
     assert compiled.cu_seqlens.tolist()[:7] == [0, 7, 8, 16, 28, 32, 32] and len(compiled.cu_seqlens) == 33
     for chosen in (structure, compiled, Structure(mask=document_mask(document_starts(SEGMENTS)))):
         _check(chosen, SEGMENTS, 1e-5, heads=heads[0], key_heads=heads[1])
 
 
 def test_rows_of_one_document_take_the_causal_kernel():
-    assert document_structure(torch.zeros(2, 16), torch.float32) == CAUSAL
+    assert document_structure(document_starts(torch.zeros(2, 16)), torch.float32) == CAUSAL
     _check(CAUSAL, torch.zeros(2, 16), 1e-5)
 
 
@@ -73,7 +73,7 @@ def test_each_stage_of_a_pipeline_makes_the_same_shared_inputs():
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4)], ids=str)
 def test_documents_stay_apart_on_a_gpu(dtype, heads):
     segments = SEGMENTS.cuda()
-    structure = document_structure(segments, dtype)
+    structure = document_structure(document_starts(segments), dtype)
     assert (structure.block_mask is None) == (dtype != torch.float32)
     atol = 1e-4 if dtype == torch.float32 else 2e-2
     _check(structure, segments, atol, dtype=dtype, heads=heads[0], key_heads=heads[1], head_dim=64)

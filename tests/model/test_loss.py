@@ -42,7 +42,7 @@ def _plain(hidden, weight, targets):
 @pytest.mark.parametrize("upstream", ["same", "differing"])
 @pytest.mark.parametrize("has_row_weights", [False, True])
 def test_loss_and_gradients_equal_the_plain_ones(monkeypatch, chunk_bytes, upstream, has_row_weights):
-    monkeypatch.setattr("qwen_core.model.loss._CHUNK_BYTES", {"cpu": chunk_bytes})
+    monkeypatch.setattr("qwen_core.model.loss.CHUNK_BYTES", {"cpu": chunk_bytes})
     inputs = _inputs()
     weights = torch.full((33,), 0.3) if upstream == "same" else torch.linspace(-1, 1, 33)
     ours = _grads(lambda *args: linear_cross_entropy(*args, has_row_weights), *inputs, weights)
@@ -51,7 +51,7 @@ def test_loss_and_gradients_equal_the_plain_ones(monkeypatch, chunk_bytes, upstr
 
 
 def test_bf16_weights_have_their_softmax_in_fp32_and_their_gradient_summed_in_fp32(monkeypatch):
-    monkeypatch.setattr("qwen_core.model.loss._CHUNK_BYTES", {"cpu": 4 * 101 * 2})  # 17 chunks
+    monkeypatch.setattr("qwen_core.model.loss.CHUNK_BYTES", {"cpu": 4 * 101 * 2})  # 17 chunks
     inputs = _inputs(dtype=torch.bfloat16)
     losses, grad_hidden, grad_weight = _grads(linear_cross_entropy, *inputs, torch.ones(33))
     exact = _grads(_plain, *(x.detach().float().requires_grad_() for x in inputs[:2]), inputs[2], torch.ones(33))
@@ -96,7 +96,7 @@ def test_a_label_is_predicted_by_the_position_before_it():
 
 def test_a_vocabulary_of_151936_words_never_has_all_its_logits_in_memory(monkeypatch):
     """Worked by hand: 64 rows of 151,936 words in fp32 take 38.9 MB; a chunk of 8 MiB holds 13 of them, 7.9 MB."""
-    monkeypatch.setattr("qwen_core.model.loss._CHUNK_BYTES", {"cpu": 1 << 23})
+    monkeypatch.setattr("qwen_core.model.loss.CHUNK_BYTES", {"cpu": 1 << 23})
     words, rows, width = 151_936, 64, 4
     head = LMHead(width, words)
     hidden = torch.randn(rows, width, requires_grad=True)

@@ -1,6 +1,5 @@
 """The sparse layer against transformers' own, and the routers' losses against plain autograd."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,21 +10,18 @@ from transformers import Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock, load_balancing_loss_func
 
-from qwen_core.model import moe
+from qwen_core.model import ModelConfig, moe
 from qwen_core.model.moe import SparseMoeBlock, grouped_linear, router_of
 from qwen_core.model.router import RouterLosses, add_router_losses
 
 
-@dataclass(frozen=True)
-class Figures:
-    hidden_size: int = 16
-    num_experts: int = 6
-    num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 8
-    shared_expert_intermediate_size: int = 0
-    norm_topk_prob: bool = True
-    router_aux_loss_coef: float = 0.01
-    router_z_loss_coef: float = 0.001
+def config(**changes: Any) -> ModelConfig:
+    figures: dict[str, Any] = {
+        "vocab_size": 1, "hidden_size": 16, "intermediate_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "model_type": "qwen3_moe", "num_experts": 6, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8, "norm_topk_prob": True, "router_aux_loss_coef": 0.01, "router_z_loss_coef": 0.001,
+    }  # fmt: skip
+    return ModelConfig(**figures | changes)
 
 
 def filled(block: torch.nn.Module) -> Any:
@@ -48,7 +44,8 @@ def plain_losses(logits: Tensor, chosen: Tensor, mask: Tensor | None = None) -> 
 @pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
 def test_block_equals_transformers_in_output_and_gradients(family: str, normalised: bool) -> None:
     shared = 12 if family == "qwen2_moe" else 0
-    ours = filled(SparseMoeBlock(Figures(shared_expert_intermediate_size=shared, norm_topk_prob=normalised)))
+    chosen = config(model_type=family, shared_expert_intermediate_size=shared, norm_topk_prob=normalised)
+    ours = filled(SparseMoeBlock(chosen))
     figures: dict[str, Any] = {
         "hidden_size": 16, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
         "norm_topk_prob": normalised, "num_hidden_layers": 1,
@@ -102,7 +99,7 @@ def test_no_row_at_all_still_gives_every_expert_a_gradient() -> None:
 @pytest.mark.parametrize("is_masked", [True, False])
 def test_losses_reach_the_gradient_as_plain_autograd_does(is_masked: bool) -> None:
     mask = torch.tensor([True] * 9 + [False] * 5).view(2, 7) if is_masked else None
-    block = filled(SparseMoeBlock(Figures()))
+    block = filled(SparseMoeBlock(config()))
     x = torch.randn(2, 7, 16, requires_grad=True)
 
     logits = block.gate(x.flatten(0, 1))
@@ -144,7 +141,7 @@ def test_scale_multiplies_only_the_losses_gradient() -> None:
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_recomputed_layers_count_once(use_reentrant: bool) -> None:
-    block = filled(SparseMoeBlock(Figures()))
+    block = filled(SparseMoeBlock(config()))
     losses = router_of(block)
     assert losses is not None
     x = torch.randn(2, 7, 16, requires_grad=True)
@@ -160,7 +157,7 @@ def test_recomputed_layers_count_once(use_reentrant: bool) -> None:
 
 
 def test_validation_is_not_counted() -> None:
-    block = filled(SparseMoeBlock(Figures()))
+    block = filled(SparseMoeBlock(config()))
     losses = router_of(block)
     assert losses is not None
     with torch.no_grad():
@@ -209,8 +206,8 @@ def test_a_model_without_sparse_layers_has_no_router() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_on_a_gpu_the_block_equals_the_cpu(dtype: torch.dtype) -> None:
     """bf16 goes through the grouped kernel, fp16 through the loop; both against fp32 on the CPU."""
-    figures = Figures(hidden_size=64, moe_intermediate_size=32, num_experts_per_tok=1)  # one expert: no near ties
-    block = filled(SparseMoeBlock(figures))
+    one_expert = config(hidden_size=64, moe_intermediate_size=32, num_experts_per_tok=1)  # so there are no near ties
+    block = filled(SparseMoeBlock(one_expert))
     x = torch.randn(2, 100, 64).to(dtype).float()
     block.to(dtype).float()
     expected = block(x)

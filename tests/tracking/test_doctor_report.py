@@ -1,5 +1,6 @@
 """What the doctor says: complete in both languages, of a width that fits, the same names in code, texts and docs."""
 
+import io
 import json
 import re
 import string
@@ -23,7 +24,7 @@ BUILDERS = [*NAMES, *doctor_runs.PLANTED]
 
 
 def _page(checkup, language="en", width=80, is_plain=False):
-    console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115, PTH123
+    console = Console(width=width, record=True, file=io.StringIO(), color_system=None)
     print_checkup(console, checkup, language, is_plain)
     return console.export_text()
 

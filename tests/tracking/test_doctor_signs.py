@@ -33,8 +33,9 @@ def test_slope_passes_over_wild_points():
 def test_spikes_are_places_of_their_tops():
     values = np.full(60, 3.0) + np.random.default_rng(0).normal(0, 0.01, 60)
     values[20:23], values[40] = [4, 6, 5], 9
-    assert signs.spikes_of(values).tolist() == [21, 40]
-    assert signs.spikes_of(np.array([1.0, 5, 1])).tolist() == []
+    assert signs.spikes_of(values, signs.course_of(values)).tolist() == [21, 40]
+    short = np.array([1.0, 5, 1])
+    assert signs.spikes_of(short, signs.course_of(short)).tolist() == []
 
 
 def test_gap_is_what_is_long_for_its_curve():
@@ -52,11 +53,11 @@ def test_pattern_explains_the_deviation_that_it_makes():
 
 def test_leap_is_measured_beyond_the_trend():
     values = 9 - 0.05 * np.arange(60) + np.random.default_rng(0).normal(0, 0.01, 60)
-    assert abs(signs.shift_at(values, 30)[0]) < 0.05
+    assert abs(signs.shifts_at(values, [30])[0][0]) < 0.05
     values[30:] += 0.5
-    leap, sigma = signs.shift_at(values, 30)
+    (leap, sigma), near_the_end = signs.shifts_at(values, [30, 1])
     assert leap == pytest.approx(0.5, abs=0.05) and sigma > 20
-    assert signs.shift_at(values, 1) == (0.0, 0.0)
+    assert near_the_end == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

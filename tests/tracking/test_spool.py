@@ -4,14 +4,10 @@ import json
 import math
 import os
 import signal
-import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from qwen_core.config import load_recipe
@@ -19,51 +15,7 @@ from qwen_core.tracking.events import COLUMNS, LAST_EVENT_TAG, EventTable
 from qwen_core.tracking.journal import Journal
 from qwen_core.tracking.runs import StageRun, begin_stage_run
 from qwen_core.tracking.spool import REWINDS_TAG, MetricLog, spool_folder
-
-
-class FakeServer:
-    """Keeps points as MLflow does: the same point twice is one. Can be away, and can refuse a name for good."""
-
-    tracking_uri = "http://fake"
-    run_id = "run1"
-
-    def __init__(self):
-        self.points: dict[tuple, None] = {}
-        self.tags: dict[str, str] = {}
-        self.requests, self.is_away, self.refused = 0, False, set()
-        self.asked = threading.Event()
-
-    @property
-    def client(self):
-        return self
-
-    def _answer(self):
-        self.requests += 1
-        self.asked.set()
-        if self.is_away:
-            raise MlflowException("connection refused")
-
-    def log_batch(self, run_id, metrics=(), tags=()):
-        self._answer()
-        if any(metric.key in self.refused for metric in metrics):
-            raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "no"})
-        assert len(metrics) <= 1000
-        self.points |= {(m.key, m.step, m.value, m.timestamp): None for m in metrics}
-        self.tags |= {tag.key: tag.value for tag in tags}
-
-    def get_run(self, run_id):
-        self._answer()
-        latest: dict[str, Metric] = {}
-        for key, step, value, ms in self.points:
-            if key not in latest or (step, ms) > (latest[key].step, latest[key].timestamp):
-                latest[key] = Metric(key, value, ms, step)
-        return SimpleNamespace(data=SimpleNamespace(tags=self.tags, _metric_objs=list(latest.values())))
-
-    def get_metric_history(self, run_id, key):
-        return [Metric(name, value, ms, step) for name, step, value, ms in self.points if name == key]
-
-    def steps(self, key="train/loss"):
-        return [step for name, step, *_ in self.points if name == key]
+from tests.tracking.fake_server import FakeServer
 
 
 @pytest.fixture

@@ -305,21 +305,10 @@ def test_after_a_rollback_the_best_of_what_is_left_is_to_be_beaten(tmp_path):
 
 
 @pytest.mark.slow
-def test_object_store_holds_checkpoints_as_a_disk_does(monkeypatch, capsys):
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    try:
-        for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*running.get_host_and_port()))
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        train("s3://runs/state/checkpoints", 10, 20, 30)
-        root = CheckpointRoot("s3://runs/state/checkpoints")
-        assert [one.step for one in root.find()] == [30, 20]
-        root.write(root.find()[0].name, SHARD, lambda out: out.write(b"something else"))
-        assert restored("s3://runs/state/checkpoints") == ({"tokens": 140, "step": 20}, 20.0)
-        assert "has 14 bytes instead of" in capsys.readouterr().out
-    finally:
-        running.stop()
+def test_object_store_holds_checkpoints_as_a_disk_does(object_store, capsys):
+    train("s3://runs/state/checkpoints", 10, 20, 30)
+    root = CheckpointRoot("s3://runs/state/checkpoints")
+    assert [one.step for one in root.find()] == [30, 20]
+    root.write(root.find()[0].name, SHARD, lambda out: out.write(b"something else"))
+    assert restored("s3://runs/state/checkpoints") == ({"tokens": 140, "step": 20}, 20.0)
+    assert "has 14 bytes instead of" in capsys.readouterr().out

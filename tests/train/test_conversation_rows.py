@@ -8,11 +8,10 @@ import torch
 from qwen_core.data.packed import step_indices
 from qwen_core.errors import ArtifactError
 from qwen_core.model import IGNORE, CausalLM, ModelConfig, initialise
-from qwen_core.parallel.engine import Batch
-from qwen_core.parallel.shard import ALONE
 from qwen_core.train.conversations import Conversations, read_table
 from qwen_core.train.sft import SftTask, answer_loss
 from qwen_core.train.task import Alone
+from tests.train.tables import OwnId, write
 
 SCHEMA = pa.schema(
     [
@@ -34,12 +33,6 @@ def conversations(count=40, seed=0, longest=30, vocab_size=90):
         mask[-1] = True
         rows.append({"id": f"c{number}", "input_ids": ids, "labels_mask": mask, "language": ["zh", "en"][number % 2]})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def write(path, table, chunk=None):
-    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
-        writer.write_table(table, max_chunksize=chunk)
-    return str(path)
 
 
 def told_by_hand(table, members):
@@ -157,13 +150,6 @@ def test_rows_and_their_order_depend_on_data_seed_and_epoch_alone(tmp_path):
     halves = [other.batch(step[:4]), other.batch(step[4:])]
     assert torch.equal(whole.input_ids, torch.cat([half.input_ids for half in halves]))
     assert whole.count == sum(half.count for half in halves)
-
-
-class OwnId:
-    shard = ALONE
-
-    def measure(self, batch: Batch) -> torch.Tensor:
-        return torch.where(batch.labels == IGNORE, 0, batch.labels).float()
 
 
 def test_the_first_token_of_a_conversation_is_never_predicted_even_if_the_mask_says_so(tmp_path):

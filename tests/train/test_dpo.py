@@ -7,29 +7,11 @@ import pytest
 import torch
 
 from qwen_core.errors import ArtifactError
-from qwen_core.model import IGNORE
-from qwen_core.parallel.engine import Batch
-from qwen_core.parallel.shard import ALONE
 from qwen_core.train.dpo import DpoTask
 from qwen_core.train.pair_losses import pair_losses
+from tests.train.tables import OwnId, write
 
 OPTIONS = {"kind": "sigmoid", "beta": 0.1, "label_smoothing": 0.0, "sft_weight": 0.5, "batch_size": 2}
-
-
-class OwnId:
-    """A model that gives each counted token a loss of its own id, in nats."""
-
-    shard = ALONE
-
-    def measure(self, batch: Batch) -> torch.Tensor:
-        return torch.where(batch.labels == IGNORE, 0, batch.labels).float()
-
-
-def _write(path, rows):
-    table = pa.Table.from_pylist(rows)
-    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
-        writer.write_table(table)
-    return str(path)
 
 
 def _loss(margin: float, kind: str, **options) -> float:
@@ -55,7 +37,9 @@ def test_ipo_compares_tokens_so_that_length_decides_nothing():
 def test_policy_is_compared_with_the_reference(tmp_path):
     """Chosen tokens 1 + 2 cost 3 nats, rejected 4 costs 4: a reference to which nothing costs gives margin 0.1 * 1."""
     row = {"id": "a", "prompt_ids": [9, 9], "chosen_ids": [1, 2], "rejected_ids": [4]}
-    path = _write(tmp_path / "a.arrow", [row | {"reference_chosen": 0.0, "reference_rejected": 0.0}])
+    path = write(
+        tmp_path / "a.arrow", pa.Table.from_pylist([row | {"reference_chosen": 0.0, "reference_rejected": 0.0}])
+    )
     task = DpoTask(path, path, **OPTIONS)
     figures = task.validate(OwnId())
     assert figures["margin"] == pytest.approx(0.1) and figures["reward_accuracy"] == 1.0
@@ -69,7 +53,7 @@ def test_policy_is_compared_with_the_reference(tmp_path):
 
 def test_pairs_that_no_reference_has_judged_are_refused(tmp_path):
     row = {"id": "a", "prompt_ids": [9], "chosen_ids": [1], "rejected_ids": [4]}
-    path = _write(tmp_path / "a.arrow", [row])
+    path = write(tmp_path / "a.arrow", pa.Table.from_pylist([row]))
     with pytest.raises(ArtifactError, match="reference_chosen and reference_rejected"):
         DpoTask(path, path, **OPTIONS)
 
@@ -143,7 +127,7 @@ def test_losses_and_gradients_equal_trl(tmp_path):
             }
             for number, pair in enumerate(encoded)
         ]
-        path = _write(tmp_path / "pairs.arrow", rows)
+        path = write(tmp_path / "pairs.arrow", pa.Table.from_pylist(rows))
         task = DpoTask(
             path, path, **OPTIONS | {"kind": kind, "beta": 0.3, "label_smoothing": smoothing, "sft_weight": 0.0}
         )

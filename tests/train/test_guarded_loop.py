@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mlflow.entities import Metric
 
 from qwen_core.config.guards import Guards as GuardSettings
 from qwen_core.config.training import Pretrain
@@ -19,6 +18,7 @@ from qwen_core.tracking.spool import MetricLog
 from qwen_core.train.events import EventLog
 from qwen_core.train.loop import Loop
 from qwen_core.train.meter import Meter
+from tests.tracking.fake_server import FakeServer
 
 SETTINGS = Pretrain(
     max_steps=60,
@@ -36,36 +36,6 @@ SEQUENCES = 1000
 
 class KilledError(Exception):
     """The process dies here."""
-
-
-class Server:
-    """MLflow, as far as the metric log sees it; the same point twice is one."""
-
-    run_id, tracking_uri = "run1", "fake"
-
-    def __init__(self):
-        self.points, self.tags = {}, {}
-
-    @property
-    def client(self):
-        return self
-
-    def log_batch(self, run_id, metrics=(), tags=()):
-        self.points |= {(m.key, m.step, m.timestamp): m.value for m in metrics}
-        self.tags |= {tag.key: tag.value for tag in tags}
-
-    def get_run(self, run_id):
-        latest = {}
-        for (key, step, ms), value in self.points.items():
-            latest[key] = max(latest.get(key, (-1, 0, 0)), (step, ms, value))
-        found = [Metric(key, value, ms, step) for key, (step, ms, value) in latest.items()]
-        return SimpleNamespace(data=SimpleNamespace(tags=self.tags, _metric_objs=found))
-
-    def get_metric_history(self, run_id, key):
-        return [Metric(name, value, ms, step) for (name, step, ms), value in self.points.items() if name == key]
-
-    def curve(self, key):
-        return [(step, value) for (name, step, _), value in self.points.items() if name == key]
 
 
 class OneNumber:
@@ -125,7 +95,7 @@ class OneNumber:
         return [f"document {index}" for index in indices]
 
 
-def attempt(model: OneNumber, server: Server, spool) -> list:
+def attempt(model: OneNumber, server: FakeServer, spool) -> list:
     """Train from the last checkpoint on, to the end or to the death; return the events."""
     metric_log = MetricLog(server, spool, interval_seconds=0.001)
     events = []
@@ -148,7 +118,7 @@ def attempt(model: OneNumber, server: Server, spool) -> list:
 def test_bad_data_are_passed_over_after_going_back(tmp_path):
     """Data of steps 30 to 34 are bad: three dropped, back to 20, which reads 33 and 34, drops them, and goes on."""
     model = OneNumber(range(30, 35))
-    events = attempt(model, Server(), tmp_path)
+    events = attempt(model, FakeServer(), tmp_path)
     told = [(event.kind, event.step) for event in events]
     assert told == [("loss_not_finite", step) for step in (30, 31, 32)] + [
         ("rollback", 32),
@@ -163,10 +133,10 @@ def test_bad_data_are_passed_over_after_going_back(tmp_path):
 
 
 def test_wherever_a_run_dies_it_ends_alike_and_no_point_is_logged_twice(tmp_path):
-    whole, server = OneNumber(range(30, 35)), Server()
+    whole, server = OneNumber(range(30, 35)), FakeServer()
     attempt(whole, server, tmp_path / "whole")
     for death in (3, 31, 33, 36, 70):
-        model, again = OneNumber(range(30, 35)), Server()
+        model, again = OneNumber(range(30, 35)), FakeServer()
         model.killed_at = death
         with pytest.raises(KilledError):
             attempt(model, again, tmp_path / str(death))
@@ -182,4 +152,4 @@ def test_wherever_a_run_dies_it_ends_alike_and_no_point_is_logged_twice(tmp_path
 def test_data_that_stay_bad_end_the_run_with_what_to_do(tmp_path):
     model = OneNumber(range(30, 100))
     with pytest.raises(DivergedError, match=r"after 2 rollbacks .* See the documents named in the events"):
-        attempt(model, Server(), tmp_path)
+        attempt(model, FakeServer(), tmp_path)

@@ -6,27 +6,11 @@ import torch
 
 from qwen_core.data.packed import PackedBatch
 from qwen_core.model import IGNORE
-from qwen_core.parallel.engine import Batch
-from qwen_core.parallel.shard import ALONE, Shard
+from qwen_core.parallel.shard import Shard
 from qwen_core.train.dpo import preference_accuracy
 from qwen_core.train.pretrain import packed_batch
 from qwen_core.train.sft import SftTask
-
-
-def _write(path, rows):
-    table = pa.Table.from_pylist(rows)
-    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
-        writer.write_table(table)
-    return str(path)
-
-
-class OwnId:
-    """A model that gives each counted token a loss of its own id, in nats."""
-
-    shard = ALONE
-
-    def measure(self, batch: Batch) -> torch.Tensor:
-        return torch.where(batch.labels == IGNORE, 0, batch.labels).float()
+from tests.train.tables import OwnId, write
 
 
 def test_preference_is_judged_per_token_so_that_length_decides_nothing():
@@ -39,7 +23,7 @@ def test_only_the_assistants_tokens_count(tmp_path):
         {"input_ids": [5, 6, 7], "labels_mask": [False, True, True]},
         {"input_ids": [5, 2], "labels_mask": [False, True]},
     ]
-    path = _write(tmp_path / "a.arrow", rows)
+    path = write(tmp_path / "a.arrow", pa.Table.from_pylist(rows))
     task = SftTask(path, path, 2)
     batch = task.batch([0, 1])
     assert batch.count == 3 and batch.tokens == 5

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel
@@ -15,6 +14,7 @@ from qwen_core.config.parallel import Parallel
 from qwen_core.model import load_pretrained
 from tests.jobs.models import model_folder
 from tests.parallel.spread import spread
+from tests.train.tables import write
 from tests.train.test_conversation_rows import conversations
 from tests.train.tuning_runs import ADAPTERS, run
 
@@ -42,9 +42,7 @@ def home(tmp_path_factory):
     """All runs, in one start of the processes."""
     home = tmp_path_factory.mktemp("tuning")
     model_folder(home / "base", initializer_range=0.1)
-    table = conversations(24)
-    with pa.OSFile(str(home / "data.arrow"), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
-        writer.write_table(table)
+    write(home / "data.arrow", conversations(24))
     runs = [
         ("straight", SETTINGS, ZERO, 64, -1),
         ("resumed", SETTINGS, ZERO, 64, 3),

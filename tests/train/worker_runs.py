@@ -19,6 +19,7 @@ from qwen_core.train.launch import Plan
 from qwen_core.train.loop import Loop
 from qwen_core.train.pretrain import PretrainTask
 from qwen_core.train.worker import work
+from tests.train.tables import write
 
 CONFIG = ModelConfig(
     vocab_size=64,
@@ -46,9 +47,7 @@ def write_packed(path: Path, count: int, seed: int) -> None:
         }
         for _ in range(count)
     ]
-    table = pa.Table.from_pylist(rows, schema=packed_schema(32))
-    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
-        writer.write_table(table)
+    write(path, pa.Table.from_pylist(rows, schema=packed_schema(32)))
 
 
 def make_model() -> CausalLM:

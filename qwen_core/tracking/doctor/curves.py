@@ -9,9 +9,10 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from qwen_core.errors import InputError, MissingDependencyError, PlatformError
@@ -23,6 +24,8 @@ from qwen_core.tracking.doctor.record import Curve, Run, make_curve
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
+
+    _Beside = Callable[[str], list[MlflowRun]]  # id of an experiment to its runs
 
 _MOST_RUNS = 2000  # searched at most for names and siblings
 _MOST_SIBLINGS = 8
@@ -55,7 +58,8 @@ def read_runs(target: str, tracking_uri: str, also: Collection[str] = ()) -> lis
     where = address.tracking_uri or tracking_uri
     with _mlflow(where) as client:
         chosen = [one for one in _chosen(client, address, where) if one.data.metrics]
-        return [_read(client, one, where, also) for one in chosen]
+        beside = cache(lambda experiment_id: _all(client, experiment_ids=[experiment_id]))
+        return [_read(client, one, where, also, beside) for one in chosen]
 
 
 @contextmanager
@@ -164,7 +168,7 @@ def _stages(client: MlflowClient, run: MlflowRun) -> list[MlflowRun]:
 
 
 def _has_curve(run: MlflowRun) -> bool:
-    return any(role_of(name) in ("train_loss", "validation_loss") for name in run.data.metrics)
+    return bool(_losses(run))
 
 
 def _all(client: MlflowClient, rule: str = "", experiment_ids: Sequence[str] | None = None) -> list[MlflowRun]:
@@ -193,7 +197,7 @@ def _day(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d %H:%M}"
 
 
-def _read(client: MlflowClient, run: MlflowRun, where: str, also: Collection[str]) -> Run:
+def _read(client: MlflowClient, run: MlflowRun, where: str, also: Collection[str], beside: _Beside) -> Run:
     names = sorted(run.data.metrics)
     wanted = [name for name in names if is_wanted(name) or name in also]
     if not any(role_of(name) == "validation_loss" for name in wanted):  # then any name may be the one
@@ -209,7 +213,7 @@ def _read(client: MlflowClient, run: MlflowRun, where: str, also: Collection[str
         tags=dict(run.data.tags),
         curves={name: curve for name, curve in curves.items() if len(curve)},
         others=[name for name in names if name not in wanted],
-        siblings=_siblings(client, run, where),
+        siblings=_siblings(client, run, where, beside),
         started=(run.info.start_time or math.nan) / 1000,
         ended=(run.info.end_time or math.nan) / 1000,
     )
@@ -221,14 +225,14 @@ def _history(client: MlflowClient, run_id: str, name: str) -> Curve:
     return make_curve(name, ((one.step, one.value, one.timestamp / 1000) for one in points))
 
 
-def _siblings(client: MlflowClient, run: MlflowRun, where: str) -> list[Run]:
+def _siblings(client: MlflowClient, run: MlflowRun, where: str, beside: _Beside) -> list[Run]:
     """Read the losses of runs that could be parts of this one."""
-    if not _losses(run):
+    if not _has_curve(run):
         return []
     others = [
         one
-        for one in _all(client, experiment_ids=[run.info.experiment_id])
-        if one.info.run_id != run.info.run_id and _losses(one) and (_is_complement(run, one) or _is_alike(run, one))
+        for one in beside(run.info.experiment_id)
+        if one.info.run_id != run.info.run_id and _has_curve(one) and (_is_complement(run, one) or _is_alike(run, one))
     ]
     others.sort(key=lambda one: abs((one.info.start_time or 0) - (run.info.start_time or 0)))
     return [

@@ -91,6 +91,11 @@ class Evidence:
         return self.curve("learning_rate").by_step()
 
     @cached_property
+    def norm(self) -> Curve:
+        """The gradient's norm by rising step, finite points alone."""
+        return self.curve("grad_norm").by_step()
+
+    @cached_property
     def course(self) -> Floats:
         """The smooth course of `trained`."""
         return course_of(self.trained.values)
@@ -113,7 +118,7 @@ class Evidence:
     @cached_property
     def interval(self) -> float:
         """Usual number of steps between two points of the training loss; 0 with fewer than two."""
-        return float(np.median(np.diff(self.trained.steps))) if len(self.trained) > 1 else 0.0
+        return self.trained.interval
 
     @cached_property
     def held_out(self) -> list[str]:
@@ -140,6 +145,12 @@ class Evidence:
         return bool(0.25 < ratio < 4)
 
     @cached_property
+    def is_validated_late(self) -> bool:
+        """Tell whether the first validation was measured in the second half of the run, whatever its step says."""
+        start, end = self.train.seconds[0], self.train.seconds[-1]
+        return bool(end > start and self.validation.seconds[0] - start > 0.5 * (end - start))
+
+    @cached_property
     def is_preference(self) -> bool:
         """Tell whether the run learns preferences, where training may add a term that validation has not."""
         names = [*self.run.curves, *self.run.others]
@@ -162,6 +173,17 @@ class Evidence:
                     except ValueError:
                         continue
         return None
+
+    @cached_property
+    def batch_size(self) -> tuple[str, float] | None:
+        """The size of a batch, as `setting` gives it."""
+        return self.setting("global_batch_size", "train_batch_size", "per_device_train_batch_size", "batch_size")
+
+    @cached_property
+    def chance(self) -> float:
+        """Loss of guessing evenly among all words; NaN where their number is not set."""
+        words = self.setting("vocab_size")
+        return float(np.log(words[1])) if words and words[1] > 1 else np.nan
 
     def word(self, *names: str) -> tuple[str, str] | None:
         """Look a word up among the settings.
@@ -231,7 +253,7 @@ def _continues(first: Part, second: Part) -> bool:
     a, b = first.curve, second.curve
     if not (a.seconds[-1] <= b.seconds[0]):
         return False
-    interval = float(np.median(np.diff(a.steps))) if len(a) > 1 else max(1.0, a.steps[0])
+    interval = a.interval if len(a) > 1 else max(1.0, a.steps[0])
     begins_later = b.steps[0] > a.steps[0] + max(interval, 1.0)
     if begins_later:
         return bool(b.steps[0] <= a.steps[-1] + 3 * interval and b.steps[-1] > a.steps[-1])

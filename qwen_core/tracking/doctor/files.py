@@ -49,7 +49,7 @@ def _events(path: Path) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
     except (OSError, UnicodeDecodeError) as fault:
         raise InputError(f"{path} cannot be read: {fault}. Give a history in JSON, encoded as UTF-8") from fault
     if path.suffix == ".json":
-        whole = _parse(text, f"{path}")
+        whole = _parse(text, str(path))
         events = whole.get("log_history") if isinstance(whole, dict) else whole
         params = {name: str(whole[name]) for name in _SETTINGS if name in whole} if isinstance(whole, dict) else {}
         if params:

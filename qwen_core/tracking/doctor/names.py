@@ -9,32 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from qwen_core.tracking.doctor.record import Curve, Run
 
-ROLES = ("train_loss", "validation_loss", "learning_rate", "grad_norm", "epoch", "loss_scale", "tokens")
-"""What a metric can be to the doctor."""
+ROLES = ("train_loss", "validation_loss", "learning_rate", "grad_norm", "loss_scale", "epoch", "tokens")
+"""What a metric can be to the doctor, in the order in which a page lists them."""
 
 _TRAIN = {"train", "training", "trainer", "tr"}
 _HELD_OUT = {"val", "valid", "validation", "eval", "evaluation", "dev", "heldout", "holdout", "test"}
 _LOSS = {"loss", "nll", "ce", "xent", "crossentropy"}
 _SUMMARY = {"first", "last", "best", "min", "max", "final", "lowest", "initial"}
 _NOT_THE_LOSS = {
-    *(
-        "scale",
-        "scaling",
-        "spike",
-        "spikes",
-        "weight",
-        "coef",
-        "router",
-        "aux",
-        "auxiliary",
-        "balance",
-        "balancing",
-        "load",
-        "z",
-    ),
+    *("scale", "scaling", "spike", "spikes", "weight", "coef", "router", "aux", "auxiliary", "balance", "balancing"),
+    *("load", "z"),
     *("bits", "per", "accuracy", "time", "runtime", "ratio", "count", "std", "var"),
 }
 _IGNORED = ("system/", "events/", "time/")
@@ -60,6 +48,7 @@ def words_of(name: str) -> set[str]:
     return set(_SPLIT.split(text.replace("cross_entropy", "crossentropy"))) - {""}
 
 
+@cache
 def role_of(name: str) -> str | None:
     """Tell what a metric is.
 

@@ -100,16 +100,13 @@ def plot(curves: Sequence[Curve], width: int, height: int = 11, is_plain: bool =
     Returns:
         Lines, with the axes; none where there is nothing to draw.
     """
-    shown = [curve.by_step() for curve in curves]
-    shown = [curve for curve in shown if len(curve)]
+    shown = {place: drawn for place, curve in enumerate(curves) if len(drawn := curve.by_step())}
     if not shown:
         return []
-    grid = _grid(shown, max(20, width - _AXIS_CHARS - 2), height)
+    grid = _grid(list(shown.values()), max(20, width - _AXIS_CHARS - 2), height)
     cells: dict[tuple[int, int], int] = {}
-    for number, curve in enumerate(shown):
-        place = next(i for i, one in enumerate(curves) if one.name == curve.name)
-        for cell in grid.places(curve.steps, curve.values):
-            cells[cell] = min(place, 1) if number or cell not in cells else cells[cell]
+    for place, curve in shown.items():
+        cells |= dict.fromkeys(grid.places(curve.steps, curve.values), place)
     marks = _PLAIN_MARKS if is_plain else _MARKS
     lines = [_line(grid, row, cells, marks, is_plain) for row in range(grid.height)]
     corner, rule = ("+", "-") if is_plain else ("└", "─")

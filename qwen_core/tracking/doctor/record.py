@@ -41,6 +41,11 @@ class Curve:
         """Tell for each point whether a chart can show it."""
         return np.isfinite(self.values)
 
+    @property
+    def interval(self) -> float:
+        """Usual number of steps between two points; 0 with fewer than two."""
+        return float(np.median(np.diff(self.steps))) if len(self) > 1 else 0.0
+
     def by_step(self) -> Curve:
         """Lay the curve out as a chart should show it.
 

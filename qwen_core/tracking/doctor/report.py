@@ -18,11 +18,16 @@ from rich.text import Text
 from qwen_core.tracking.doctor.causes import diagnose
 from qwen_core.tracking.doctor.evidence import Evidence
 from qwen_core.tracking.doctor.finding import Diagnosis
+from qwen_core.tracking.doctor.names import ROLES
 from qwen_core.tracking.doctor.plot import STYLES, plot, show, sparkline
 from qwen_core.tracking.doctor.record import Curve, Run
 
 LANGUAGES = ("en", "zh")
 _FALL_BACK = {"trl": "trainer", "llamafactory": "trainer"}
+_TOOLS = {
+    **{"trainer": "transformers", "trl": "TRL", "llamafactory": "LLaMA-Factory", "lightning": "Lightning"},
+    **{"keras": "Keras", "megatron": "Megatron"},
+}  # the same in every language
 _MARKS = {"fault": ("✗", "red"), "warning": ("!", "yellow"), "note": ("i", "cyan")}
 _PLAIN_MARKS = {"✗": "x", "✓": "v"}
 _SHARES = ("share", "explained", "spread")
@@ -168,8 +173,8 @@ def print_checkup(console: Console, checkup: Checkup, language: str, is_plain: b
     """
     words, evidence = texts(language)["words"], checkup.evidence
     run = evidence.run
-    tool = words.get(f"tool_{evidence.tool}", words.get(evidence.tool, evidence.tool))
-    about = [run.run_id, f"{words['logged_by']} {_tool_name(tool, evidence.tool)}", run.status.lower()]
+    tool = _TOOLS.get(evidence.tool) or words[f"tool_{evidence.tool}"]
+    about = [run.run_id, f"{words['logged_by']} {tool}", run.status.lower()]
     console.print(Text(run.name or run.run_id, style="bold"))
     console.print(Text("  ".join(about[not run.name :]), style="dim"))
     console.print(_curves(console, evidence, words, is_plain))
@@ -185,11 +190,6 @@ def print_checkup(console: Console, checkup: Checkup, language: str, is_plain: b
         console.print(_told(one, evidence, language, is_plain))
 
 
-def _tool_name(told: str, tool: str) -> str:
-    names = {"trainer": "transformers", "trl": "TRL", "llamafactory": "LLaMA-Factory", "lightning": "Lightning"}
-    return {**names, "keras": "Keras", "megatron": "Megatron"}.get(tool, told)
-
-
 def _curves(console: Console, evidence: Evidence, words: Mapping[str, str], is_plain: bool) -> RenderableType:
     """Lay out a line for each curve that plays a role, with its course."""
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -197,9 +197,8 @@ def _curves(console: Console, evidence: Evidence, words: Mapping[str, str], is_p
     for title in ("points", "steps", "from_to"):
         table.add_column(words[title], justify="right" if title == "points" else "left", no_wrap=True)
     table.add_column("")
-    roles = ("train_loss", "validation_loss", "learning_rate", "grad_norm", "loss_scale", "epoch", "tokens")
     width = max(8, min(40, console.width - 66))
-    for role in roles:
+    for role in ROLES:
         curve = evidence.curve(role)
         if len(curve):
             facts = _facts(curve)

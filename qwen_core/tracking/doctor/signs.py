@@ -6,6 +6,7 @@ the order of the x-axis; a curve of 100,000 points takes milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from qwen_core.tracking.doctor.record import Floats
 
-_NORMAL = 1.4826  # median absolute deviation to standard deviation, for normal noise
+NORMAL = 1.4826  # median absolute deviation to standard deviation, for normal noise
+_MOST_MEDIANS = 100
 
 
 def noise_of(values: Floats) -> float:
@@ -29,7 +31,7 @@ def noise_of(values: Floats) -> float:
     """
     if len(values) < 3:
         return 0.0
-    return float(_NORMAL * np.median(np.abs(np.diff(values, 2))) / np.sqrt(6.0))
+    return float(NORMAL * np.median(np.abs(np.diff(values, 2))) / np.sqrt(6.0))
 
 
 def smooth(values: Floats, width: int) -> Floats:
@@ -91,19 +93,21 @@ def slope_of(steps: Floats, values: Floats) -> float:
     """
     if len(values) < 2:
         return 0.0
-    bounds = np.linspace(0, len(values), min(100, len(values)) + 1).astype(int)
-    x = np.array([np.median(steps[a:b]) for a, b in pairwise(bounds)])
-    y = np.array([np.median(values[a:b]) for a, b in pairwise(bounds)])
+    x, y = steps, values
+    if len(values) > _MOST_MEDIANS:
+        bounds = np.linspace(0, len(values), _MOST_MEDIANS + 1).astype(int)
+        x, y = (np.array([np.median(one[a:b]) for a, b in pairwise(bounds)]) for one in (steps, values))
     first, second = np.triu_indices(len(x), 1)
     apart = x[second] - x[first]
     return float(np.median((y[second] - y[first])[apart > 0] / apart[apart > 0])) if (apart > 0).any() else 0.0
 
 
-def spikes_of(values: Floats, least: float = 8.0) -> NDArray[np.intp]:
+def spikes_of(values: Floats, course: Floats, least: float = 8.0) -> NDArray[np.intp]:
     """Find points that stand high above the course of their neighbours.
 
     Args:
         values: The curve.
+        course: Its smooth course, see `course_of`.
         least: Height in units of the noise; of a curve without noise, a tenth of its level counts.
 
     Returns:
@@ -111,9 +115,8 @@ def spikes_of(values: Floats, least: float = 8.0) -> NDArray[np.intp]:
     """
     if len(values) < 8:
         return np.zeros(0, np.intp)
-    course = course_of(values)
     height = values - course
-    noise = max(noise_of(values), float(_NORMAL * np.median(np.abs(height))))
+    noise = max(noise_of(values), float(NORMAL * np.median(np.abs(height))))
     is_high = height > np.maximum(least * noise, 0.1 * np.abs(course))
     starts = np.flatnonzero(is_high & ~np.append(False, is_high[:-1]))
     ends = np.flatnonzero(is_high & ~np.append(is_high[1:], False)) + 1
@@ -163,24 +166,28 @@ def folded(values: Floats, phase: Floats, bins: int = 12) -> float:
     return max(0.0, (explained - chance) / (1 - chance))
 
 
-def shift_at(values: Floats, place: int, width: int = 8) -> tuple[float, float]:
-    """Measure a leap of the level between two neighbouring points, beyond the curve's own trend.
+def shifts_at(values: Floats, places: Iterable[int], width: int = 8) -> list[tuple[float, float]]:
+    """Measure leaps of the level between two neighbouring points, beyond the curve's own trend.
 
     Args:
         values: The curve.
-        place: Of the first point after the leap.
+        places: Of the first point after each leap.
         width: Points on each side.
 
     Returns:
-        The leap (positive is upwards), and its size in units of its own uncertainty; 0 and 0 near the ends.
+        Of each the leap (positive is upwards), and its size in units of its own uncertainty; 0 and 0 near the ends.
     """
+    noise = max(noise_of(values), 1e-12 * float(np.abs(values).max(initial=0.0) or 1.0))
+    return [_shift_at(values, place, width, noise) for place in places]
+
+
+def _shift_at(values: Floats, place: int, width: int, noise: float) -> tuple[float, float]:
     before, after = values[max(0, place - width) : place], values[place : place + width]
     if min(len(before), len(after)) < 3:
         return 0.0, 0.0
     apart = (len(before) + len(after)) / 2
     trend = (_line(before) + _line(after)) / 2
     leap = float(np.median(after) - np.median(before)) - trend * apart
-    noise = max(noise_of(values), 1e-12 * float(np.abs(values).max() or 1.0))
     of_medians = 1.57 * (1 / len(before) + 1 / len(after))
     of_trend = apart**2 * 3 * (1 / len(before) ** 3 + 1 / len(after) ** 3)
     return leap, abs(leap) / (noise * float(np.sqrt(of_medians + of_trend)))

@@ -38,7 +38,7 @@ def epoch_as_step(e: Evidence) -> Finding | None:
     if not len(steps) or not last >= 20 or last < 5 * max(1.0, steps[-1]):
         return None
     if len(steps) == 1:
-        if not _is_late_but_left(e):
+        if steps[0] > 0.1 * last or not e.is_validated_late:
             return None
     elif np.median(np.diff(steps)) != 1 or steps[0] > 1 or np.any(steps != np.round(steps)):
         return None
@@ -157,7 +157,7 @@ def gap(e: Evidence) -> Finding | None:
     for curve in (e.trained, e.validated):
         if len(curve) < 12 or curve.steps[-1] > _EARLIEST:
             continue
-        usual = float(np.median(np.diff(curve.steps)))
+        usual = curve.interval
         found = [one for one in gaps_of(curve.steps) if _is_regular_around(curve.steps, one, usual)]
         if not found:
             continue
@@ -219,18 +219,11 @@ def renamed_metric(e: Evidence) -> Finding | None:
     return None
 
 
-def _is_late_but_left(e: Evidence) -> bool:
-    """Tell whether a single point was measured late in the run though it stands at its left edge."""
-    start, end = e.train.seconds[0], e.train.seconds[-1]
-    when = e.validation.seconds[0]
-    return bool(e.validation.steps[0] <= 0.1 * e.last_step and end > start and when - start > 0.5 * (end - start))
-
-
 def _unit(e: Evidence, factor: float, longest: float) -> str | None:
     tokens = e.curve("tokens")
     if len(tokens) and abs(np.max(tokens.values) / longest - 1) < 0.05:
         return "tokens"
-    batch = e.setting("global_batch_size", "train_batch_size", "per_device_train_batch_size", "batch_size")
+    batch = e.batch_size
     passes = e.setting("gradient_accumulation_steps", "accumulate_grad_batches")
     if batch and abs(factor / batch[1] - 1) < 0.05:
         return "samples"
@@ -292,8 +285,7 @@ def _kind_of_gap(curve: Curve, place: int, usual: float) -> tuple[str, ...]:
 
 def _goes_on(first: Curve, second: Curve) -> bool:
     """Tell whether the second curve begins where the first ends, in step and in level."""
-    apart = float(np.median(np.diff(first.steps)))
-    if not first.steps[-1] < second.steps[0] <= first.steps[-1] + 3 * apart:
+    if not first.steps[-1] < second.steps[0] <= first.steps[-1] + 3 * first.interval:
         return False
     (start, end), (level, _) = ends_of(first.values), ends_of(second.values)
     return bool(abs(level - end) < 0.3 * abs(start - end) + 3 * noise_of(first.values))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from qwen_core.tracking.doctor.evidence import Evidence, Resume
 from qwen_core.tracking.doctor.finding import Finding, fault, note, warning
 from qwen_core.tracking.doctor.record import Curve
-from qwen_core.tracking.doctor.signs import shift_at, spikes_of
+from qwen_core.tracking.doctor.signs import shifts_at, spikes_of
 
 _STALL_SECONDS, _STALL_INTERVALS = 300.0, 20.0
 _LEAST_LEAP = 6.0  # in units of its own uncertainty
@@ -69,7 +71,7 @@ def diverged(e: Evidence) -> Finding | None:
 def loss_spike(e: Evidence) -> Finding | None:
     """The training loss leaps up and comes back."""
     train, events = e.trained, e.events("loss_spike")
-    places = [p for p in spikes_of(train.values) if _recovered(e, int(p))]
+    places = [p for p in spikes_of(train.values, e.course) if _recovered(e, int(p))]
     places = [p for p in places if train.steps[p] > train.steps[0] + _WARM_UP * np.ptp(train.steps)]
     if not places and not events:
         return None
@@ -88,8 +90,7 @@ def jump_after_resume(e: Evidence) -> Finding | None:
     """The level of the training loss leaps where training went on from a checkpoint."""
     if len(e.trained) < 12 or np.ptp(e.trained.steps) == 0:
         return None
-    found = [(resume, *_leap(e.trained, resume)) for resume in e.resumes]
-    found += [(resume, *_leap(curve, resume)) for curve, resume in _joints(e)]
+    found = _leaps(e.trained, e.resumes) + _leaps(*_joints(e))
     level = abs(float(np.median(e.trained.values)))
     found = [one for one in found if one[2] > _LEAST_LEAP and abs(one[1]) > 0.02 * level]
     if not found:
@@ -178,22 +179,21 @@ def _hidden(e: Evidence) -> Finding | None:
     )
 
 
-def _before(e: Evidence, step: float, value: float) -> dict[str, object]:
+def _before(e: Evidence, step: float, value: float) -> dict[str, Any]:
     """Tell what the other curves showed just before."""
-    figures: dict[str, object] = {"name": e.train.name, "step": step, "value": value, "low": np.nan}
+    figures: dict[str, Any] = {"name": e.train.name, "step": step, "value": value, "low": np.nan}
     if len(e.rate):
         place = max(0, int(np.searchsorted(e.rate.steps, step)) - 1)
         figures["rate"] = float(e.rate.values[place])
-    norm = e.curve("grad_norm").by_step()
-    before = norm.values[norm.steps < step]
+    before = e.norm.values[e.norm.steps < step]
     if len(before) >= 6:
         figures["norm"], figures["usual_norm"] = float(before[-5:].max()), float(np.median(before))
     return figures
 
 
-def _told_by(figures: dict[str, object]) -> tuple[str, ...]:
-    norm, usual = (float(str(figures.get(name, "nan"))) for name in ("norm", "usual_norm"))
-    return (*(("rate",) if "rate" in figures else ()), *(("norm",) if norm > 3 * usual else ()))
+def _told_by(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    is_grown = "norm" in figures and figures["norm"] > 3 * figures["usual_norm"]
+    return (*(("rate",) if "rate" in figures else ()), *(("norm",) if is_grown else ()))
 
 
 def _recovered(e: Evidence, place: int) -> bool:
@@ -201,18 +201,21 @@ def _recovered(e: Evidence, place: int) -> bool:
     return len(after) >= 2 and bool(np.median(after[:10]) < (e.trained.values[place] + e.course[place]) / 2)
 
 
-def _leap(curve: Curve, resume: Resume) -> tuple[float, float]:
-    return shift_at(curve.values, int(np.searchsorted(curve.steps, resume.step)))
+def _leaps(curve: Curve, resumes: Sequence[Resume]) -> list[tuple[Resume, float, float]]:
+    """Measure the leap at each resume, and its size in units of its own uncertainty."""
+    places = np.searchsorted(curve.steps, [resume.step for resume in resumes]).tolist()
+    shifts = shifts_at(curve.values, places)
+    return [(resume, leap, size) for resume, (leap, size) in zip(resumes, shifts, strict=True)]
 
 
-def _joints(e: Evidence) -> list[tuple[Curve, Resume]]:
+def _joints(e: Evidence) -> tuple[Curve, list[Resume]]:
     """Lay runs that continue one another into one curve, and name where each begins."""
     parts = [part.curve for part in e.parts]
     if len(parts) < 2 or any(b.steps[0] <= a.steps[0] for a, b in pairwise(parts)):
-        return []
+        return e.trained, []
     fields = [np.concatenate([getattr(p, name) for p in parts]) for name in ("steps", "values", "seconds")]
     whole = Curve(parts[0].name, *fields).by_step()
-    return [(whole, Resume(float(part.steps[0]), "run")) for part in parts[1:]]
+    return whole, [Resume(float(part.steps[0]), "run") for part in parts[1:]]
 
 
 def _steps(steps: list[float]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from qwen_core.tracking.doctor.evidence import Evidence
 from qwen_core.tracking.doctor.finding import Finding, fault, note, warning
-from qwen_core.tracking.doctor.signs import ends_of, noise_of, slope_of
+from qwen_core.tracking.doctor.signs import ends_of, slope_of
 
 _ZERO = 1e-12
 _TINY_RATE = 1e-6
@@ -53,9 +53,8 @@ def constant_loss(e: Evidence) -> Finding | None:
         values = curve.values[curve.is_finite]
         if len(values) < (5 if curve is e.train else 3) or np.ptp(values) != 0 or np.ptp(curve.steps) == 0:
             continue
-        norm = e.curve("grad_norm").by_step()
         more = [] if values[0] else ["zero"]
-        if len(norm) and np.all(norm.values == 0):
+        if len(e.norm) and np.all(e.norm.values == 0):
             more.append("no_gradient")
         if curve is e.validation and len(e.trained) > 2 and np.ptp(e.trained.values) > 0:
             more.append("validation_only")
@@ -79,9 +78,7 @@ def not_learning(e: Evidence) -> Finding | None:
     """The loss stays where an untrained model begins."""
     if not _is_flat(e) or len(e.trained) < 15:
         return None
-    start, end = e.levels
-    words = e.setting("vocab_size")
-    chance = float(np.log(words[1])) if words and words[1] > 1 else np.nan
+    (start, end), chance = e.levels, e.chance
     if not (end > 0.85 * chance or (np.isnan(chance) and end > 7)):
         return None
     more = ("chance",) if np.isfinite(chance) else ()
@@ -120,7 +117,7 @@ def plateau(e: Evidence) -> Finding | None:
 
 def gradient_always_clipped(e: Evidence) -> Finding | None:
     """The gradient's norm is above the clip at nearly every step: clipping sets the step's length."""
-    norm = e.curve("grad_norm").by_step()
+    norm = e.norm
     if len(norm) < 20:
         return None
     values = norm.values[len(norm) // 5 :]
@@ -148,9 +145,9 @@ def no_warmup(e: Evidence) -> Finding | None:
         return None
     early = values[: max(4, len(values) // 8)]
     rise = float(early.max() - values[0])
-    norm = e.curve("grad_norm").by_step()
+    norm = e.norm
     is_wild = len(norm) >= 20 and norm.values[: len(norm) // 8].max() > 8 * np.median(norm.values[len(norm) // 4 :])
-    if rise < max(0.1 * abs(values[0]), 6 * noise_of(values)):
+    if rise < max(0.1 * abs(values[0]), 6 * e.noise):
         return None
     return warning(
         0.8,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from qwen_core.tracking.doctor.evidence import Evidence
@@ -15,21 +17,18 @@ _LEAST_POINTS = 10  # of a period
 _FIRST_FALL = 0.15  # share of the run whose steep fall says nothing of a pattern
 
 
+class _Period(NamedTuple):
+    steps: float
+    explained: float  # share of the variance
+    is_known: bool  # whether the metric that counts epochs confirms it
+
+
 def epoch_sawtooth(e: Evidence) -> Finding | None:
     """The training loss repeats a pattern in each epoch: the data comes in the same, sorted order."""
     found = _period(e)
     if found is None or _is_staircase(e, found):
         return None
-    period, explained, is_known = found
-    return warning(
-        0.9 if is_known else 0.7,
-        "known" if is_known else "guessed",
-        name=e.train.name,
-        period=period,
-        explained=explained,
-        count=float(np.ptp(e.trained.steps)) / period,
-        height=_height(e, period),
-    )
+    return _repeated(e, found, 0.9 if found.is_known else 0.7, height=_height(e, found.steps))
 
 
 def epoch_staircase(e: Evidence) -> Finding | None:
@@ -37,16 +36,7 @@ def epoch_staircase(e: Evidence) -> Finding | None:
     found = _period(e)
     if found is None or not _is_staircase(e, found):
         return None
-    period, explained, is_known = found
-    return warning(
-        0.85 if is_known else 0.65,
-        "known" if is_known else "guessed",
-        name=e.train.name,
-        period=period,
-        explained=explained,
-        count=float(np.ptp(e.trained.steps)) / period,
-        drop=-_boundary_leap(e, period),
-    )
+    return _repeated(e, found, 0.85 if found.is_known else 0.65, drop=-_boundary_leap(e, found.steps))
 
 
 def noisy_validation(e: Evidence) -> Finding | None:
@@ -72,7 +62,7 @@ def noisy_training(e: Evidence) -> Finding | None:
     level, (start, end) = abs(float(np.median(e.trained.values))), e.levels
     if e.noise < 0.2 * level or e.noise < 0.3 * abs(start - end):
         return None
-    batch = e.setting("global_batch_size", "train_batch_size", "per_device_train_batch_size", "batch_size")
+    batch = e.batch_size
     return note(
         0.7,
         *(("batch",) if batch else ()),
@@ -85,8 +75,20 @@ def noisy_training(e: Evidence) -> Finding | None:
     )
 
 
-def _period(e: Evidence) -> tuple[float, float, bool] | None:
-    """Find the period in steps, the share of the variance that it explains, and whether epochs confirm it."""
+def _repeated(e: Evidence, found: _Period, confidence: float, **figures: Any) -> Finding:
+    return warning(
+        confidence,
+        "known" if found.is_known else "guessed",
+        name=e.train.name,
+        period=found.steps,
+        explained=found.explained,
+        count=float(np.ptp(e.trained.steps)) / found.steps,
+        **figures,
+    )
+
+
+def _period(e: Evidence) -> _Period | None:
+    """Find the period that the training loss repeats, where there is one."""
     train = e.trained
     if len(train) < 3 * _LEAST_POINTS or e.interval <= 0:
         return None
@@ -95,15 +97,14 @@ def _period(e: Evidence) -> tuple[float, float, bool] | None:
     if period is None or period < _LEAST_POINTS * e.interval or np.ptp(train.steps) < _LEAST_PERIODS * period:
         return None
     later = train.steps >= train.steps[0] + max(0.5 * period, _FIRST_FALL * np.ptp(train.steps))
-    rest = _deviation(train, period)[later]
-    explained = folded(rest, (train.steps[later] / period) % 1.0)
+    rest, phase = _deviation(train, period)[later], (train.steps[later] / period) % 1.0
+    explained = folded(rest, phase)
     if explained < (_LEAST_EXPLAINED if known else 1.5 * _LEAST_EXPLAINED) or _is_rate_cyclic(e, period):
         return None
     halves = np.array_split(np.arange(len(rest)), 2)
-    phase = (train.steps[later] / period) % 1.0
     if min(folded(rest[half], phase[half], 8) for half in halves) < 0.5 * _LEAST_EXPLAINED:
         return None  # a single wild epoch is no pattern
-    return period, explained, known is not None
+    return _Period(period, explained, known is not None)
 
 
 def _epoch_steps(e: Evidence) -> float | None:
@@ -152,7 +153,7 @@ def _sharpened(train: Curve, period: float | None) -> float | None:
 
 
 def _deviation(train: Curve, period: float) -> Floats:
-    per_period = max(3, round(period / float(np.median(np.diff(train.steps)))))
+    per_period = max(3, round(period / train.interval))
     kernel = min(per_period, len(train) - 1)
     sums = np.cumsum(np.insert(train.values, 0, 0.0))
     means = (sums[kernel:] - sums[:-kernel]) / kernel
@@ -184,11 +185,11 @@ def _boundary_leap(e: Evidence, period: float) -> float:
     return float(np.median(leaps)) if leaps else 0.0
 
 
-def _is_staircase(e: Evidence, found: tuple[float, float, bool]) -> bool:
+def _is_staircase(e: Evidence, found: _Period) -> bool:
     """Tell whether the loss falls at the bounds of epochs and keeps still between them."""
-    period, _, is_known = found
-    if not is_known:
+    if not found.is_known:
         return False
+    period = found.steps
     leap = _boundary_leap(e, period)
     within = []
     for start in np.arange(0, e.trained.steps[-1] - 0.9 * period, period):

@@ -7,7 +7,7 @@ import numpy as np
 from qwen_core.tracking.doctor.evidence import Evidence
 from qwen_core.tracking.doctor.finding import Finding, fault, note, warning
 from qwen_core.tracking.doctor.record import Floats
-from qwen_core.tracking.doctor.signs import ends_of, noise_of, smooth
+from qwen_core.tracking.doctor.signs import NORMAL, ends_of, noise_of, smooth
 
 _DROPOUT = ("dropout", "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "embd_pdrop")
 _PASSES = ("gradient_accumulation_steps", "accumulate_grad_batches", "grad_accum_steps", "gradient_accumulation")
@@ -63,17 +63,15 @@ def accumulation_scaled_loss(e: Evidence) -> Finding | None:
     known = e.setting(*_PASSES)
     passes = known[1] if known else np.nan
     ratio, spread = _ratio(e)
-    words = e.setting("vocab_size")
     first = float(e.trained.values[0]) if len(e.trained) else np.nan
-    chance = float(np.log(words[1])) if words and words[1] > 1 else np.nan
     figures = {"train": e.train.name, "validation": e.validation.name, "ratio": ratio, "spread": spread}
-    figures |= {"setting": known[0] if known else "", "passes": passes, "first": first, "chance": chance}
+    figures |= {"setting": known[0] if known else "", "passes": passes, "first": first, "chance": e.chance}
     if np.isfinite(ratio) and spread < 0.12:
         if passes > 1 and (abs(ratio / passes - 1) < 0.15 or abs(ratio * passes - 1) < 0.15):
             return fault(0.95, "ratio", "known", **figures)
         if known is None and spread < 0.06 and any(abs(ratio / power - 1) < 0.04 for power in (2, 4, 8, 16, 32, 64)):
             return warning(0.5, "ratio", "guessed", **figures)
-    if not len(e.validated) and passes > 1 and abs(first / (passes * chance) - 1) < 0.08:
+    if not len(e.validated) and passes > 1 and abs(first / (passes * e.chance) - 1) < 0.08:
         return fault(0.75, "chance", "known", **figures)
     return None
 
@@ -135,7 +133,7 @@ def _ratio(e: Evidence) -> tuple[float, float]:
         return np.nan, np.nan
     ratios = train / held
     middle = float(np.median(ratios))
-    return middle, float(1.4826 * np.median(np.abs(ratios - middle))) / max(1e-12, abs(middle))
+    return middle, float(NORMAL * np.median(np.abs(ratios - middle))) / max(1e-12, abs(middle))
 
 
 def _gap_below(e: Evidence) -> tuple[float | None, Floats, Floats]:

@@ -14,7 +14,8 @@ _INTERVALS = (
     *("eval_steps", "eval_interval", "eval_every_steps", "eval_every", "eval_freq", "evaluation_interval"),
     *("val_check_interval", "validation_interval", "val_interval", "val_every"),
 )
-_SWITCHES = ("eval_strategy", "evaluation_strategy", "do_eval", "val_size", "validation_split", "limit_val_batches")
+_STRATEGY = ("eval_strategy", "evaluation_strategy")
+_SWITCHES = (*_STRATEGY, "do_eval", "val_size", "validation_split", "limit_val_batches")
 _AT_END, _AT_START = 0.97, 0.02
 _FEW = 5
 
@@ -77,7 +78,7 @@ def evaluated_once_at_end(e: Evidence) -> Finding | None:
     step = _single(e)
     if step is None or not len(e.trained) or step < _AT_END * e.last_step or len(e.trained) < 2:
         return None
-    strategy = e.word("eval_strategy", "evaluation_strategy")
+    strategy = e.word(*_STRATEGY)
     epochs = e.setting("num_train_epochs", "max_epochs", "epochs")
     more = ("strategy",) if strategy else ()
     if strategy and strategy[1] == "epoch" and epochs and epochs[1] <= 1:
@@ -100,7 +101,7 @@ def evaluated_once_at_end(e: Evidence) -> Finding | None:
 def evaluated_once_at_start(e: Evidence) -> Finding | None:
     """One validation point, before or as training begins."""
     step = _single(e)
-    if step is None or not e.last_step >= 10 or step > max(1.0, _AT_START * e.last_step) or _is_late(e):
+    if step is None or not e.last_step >= 10 or step > max(1.0, _AT_START * e.last_step) or e.is_validated_late:
         return None
     return fault(0.85, validation=e.validation.name, step=step, last=e.last_step, every=_every(e))
 
@@ -108,7 +109,7 @@ def evaluated_once_at_start(e: Evidence) -> Finding | None:
 def interval_longer_than_run(e: Evidence) -> Finding | None:
     """The interval between validations is set, and the run never reached it."""
     interval = e.setting(*_INTERVALS)
-    strategy = e.word("eval_strategy", "evaluation_strategy")
+    strategy = e.word(*_STRATEGY)
     if interval is None or interval[1] <= 1 or (strategy and strategy[1] in ("no", "epoch")):
         return None
     if not e.last_step < interval[1] or len(np.unique(e.validation.steps)) > 1:
@@ -141,7 +142,7 @@ def validation_stopped(e: Evidence) -> Finding | None:
     held = e.validated
     if len(held) < 3 or not e.is_axis_shared or e.run.status == "RUNNING":
         return None
-    apart = float(np.median(np.diff(held.steps)))
+    apart = held.interval
     missing = e.last_step - held.steps[-1]
     if missing < 3 * apart or missing < 0.15 * e.last_step or np.diff(held.steps)[-1] > 2 * apart:
         return None
@@ -169,12 +170,6 @@ def single_point(e: Evidence) -> Finding | None:
 def _single(e: Evidence) -> float | None:
     """Give the step of the only validation point, where there is but one."""
     return float(e.validation.steps[0]) if len(e.validation) == 1 else None
-
-
-def _is_late(e: Evidence) -> bool:
-    """Tell whether the only validation was measured in the second half of the run, whatever its step says."""
-    start, end = e.train.seconds[0], e.train.seconds[-1]
-    return bool(end > start and (e.validation.seconds[0] - start) > 0.5 * (end - start))
 
 
 def _every(e: Evidence) -> int:
