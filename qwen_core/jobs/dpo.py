@@ -39,6 +39,7 @@ def run(context: Context) -> Outcome:
             label_smoothing=section.label_smoothing,
             sft_weight=section.sft_weight,
             batch_size=section.micro_batch_size,
+            has_router=model.config.num_experts > 0,
         )
 
     return run_training(context, start, make_task, base.path("model"))

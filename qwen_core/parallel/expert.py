@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from qwen_core.errors import RecipeError
 from qwen_core.model.moe import Experts, SparseMoeBlock, permute
+from qwen_core.parallel.traffic import communication
 
 
 class ExpertShare(Experts):
@@ -62,7 +63,8 @@ class ExpertShare(Experts):
         size = dist.get_world_size(self.group)
         sent = counts.view(size, -1)  # [G, L]
         received = torch.empty_like(sent)  # [G, L], by source
-        dist.all_to_all_single(received, sent.contiguous(), group=self.group)
+        with communication():
+            dist.all_to_all_single(received, sent.contiguous(), group=self.group)
         splits = torch.stack((sent.sum(1), received.sum(1))).tolist()  # waits for the device: sizes must be known
         rows = exchange(x, splits[0], splits[1], self.group)
         experts = torch.arange(received.shape[1], device=x.device).repeat(size)
@@ -77,7 +79,8 @@ class _Exchange(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, sent: Sequence[int], received: Sequence[int], group: Any) -> Tensor:
         ctx.splits, ctx.group = (sent, received), group
         out = x.new_empty(sum(received), *x.shape[1:])
-        dist.all_to_all_single(out, x.contiguous(), list(received), list(sent), group=group)
+        with communication():
+            dist.all_to_all_single(out, x.contiguous(), list(received), list(sent), group=group)
         return out
 
     @staticmethod

@@ -33,6 +33,7 @@ from qwen_core.parallel.slots import layouts, refresh
 from qwen_core.parallel.stage_bounds import stage_bounds
 from qwen_core.parallel.start import deepspeed_config, start_deepspeed
 from qwen_core.parallel.totals import Totals
+from qwen_core.parallel.traffic import communication, counted, watch_deepspeed
 
 _TAG = "state"
 
@@ -94,6 +95,7 @@ class PipeEngine:
         optimiser = make_optimiser(self.stages.named_weights().items(), optim)
         settings = _config(precision, micro_batch_size, optim)
         self._engine, *_ = deepspeed.initialize(model=self.stages, optimizer=optimiser, config=settings)
+        watch_deepspeed()
         if hasattr(optimiser, "layouts"):
             optimiser.layouts.update(layouts(self._engine))
         grid = self.stages.mpu()
@@ -128,7 +130,9 @@ class PipeEngine:
         for group in engine.optimizer.param_groups:
             group["lr"] = rate * group["peak_lr"]
         engine.set_train_batch_size(len(batches) * self._micro_batch_size * self.shard.size)
-        totals = self._totals = Totals(batches, self.shard, self.device)
+        self._clock.take()  # what measures took is no step's
+        with counted(self._clock), communication():
+            totals = self._totals = Totals(batches, self.shard, self.device)
         self._accept, self._is_accepted = accept, False
         loss_scale = gradients.loss_scale(engine)
         if self._router is not None:
@@ -138,14 +142,14 @@ class PipeEngine:
         # DeepSpeed averages over micro-batches and copies: multiplied back here
         scale = len(batches) * self.shard.size / totals.count
         self.stages.train()
-        self._clock.take()  # what measures took is no step's
 
         def loss(losses: Tensor, batch: Batch) -> Tensor:
             objective = criterion(losses, batch)
             totals.add(objective)
             return objective.loss * scale
 
-        self._passes.run(batches, engine._train_schedule(), loss)
+        with counted(self._clock):
+            self._passes.run(batches, engine._train_schedule(), loss)
         norm = float(engine.get_global_grad_norm()) if self._is_accepted else math.nan
         return Step(
             loss=self._figures.pop("loss"),

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from qwen_core.model import ModelConfig
 from qwen_core.model.loss import linear_cross_entropy
+from qwen_core.parallel.traffic import communication
 
 _Way = Callable[[Tensor, "TensorGroup"], Tensor]
 
@@ -86,14 +87,16 @@ def _kept(x: Tensor, group: TensorGroup) -> Tensor:
 def _summed(x: Tensor, group: TensorGroup) -> Tensor:
     """Sum over the group, into a new tensor."""
     out = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(out, group=group.group)
+    with communication():
+        dist.all_reduce(out, group=group.group)
     return out
 
 
 def _gathered(x: Tensor, group: TensorGroup) -> Tensor:
     """Join [B, S/t, E] along the sequence."""
     parts = x.new_empty(group.size, *x.shape)  # [t, B, S/t, E]
-    dist.all_gather_into_tensor(parts.flatten(0, 1), x.contiguous(), group=group.group)
+    with communication():
+        dist.all_gather_into_tensor(parts.flatten(0, 1), x.contiguous(), group=group.group)
     return parts.movedim(0, 1).flatten(1, 2)  # [B, S, E]
 
 
@@ -101,7 +104,8 @@ def _scattered(x: Tensor, group: TensorGroup) -> Tensor:
     """Sum [B, S, E] over the group, and keep this worker's part [B, S/t, E]."""
     parts = x.unflatten(1, (group.size, -1)).movedim(1, 0).contiguous()  # [t, B, S/t, E]
     out = torch.empty_like(parts[0])
-    dist.reduce_scatter_tensor(out, parts.flatten(0, 1), group=group.group)
+    with communication():
+        dist.reduce_scatter_tensor(out, parts.flatten(0, 1), group=group.group)
     return out
 
 
@@ -238,10 +242,12 @@ def _chunk_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Vocabul
     """Give losses [N] and logarithms of the sums of exponentials [N], fp32."""
     logits = (hidden @ weight.t()).float()  # [N, V/t]
     largest = logits.amax(-1)
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=head.group.group)
+    with communication():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=head.group.group)
     index, is_own = head.pick(targets)
     target = logits.gather(1, index[:, None])[:, 0].where(is_own, 0.0)
     both = torch.stack(((logits - largest[:, None]).exp().sum(-1), target))  # [2, N]
-    dist.all_reduce(both, group=head.group.group)
+    with communication():
+        dist.all_reduce(both, group=head.group.group)
     log_sums = both[0].log() + largest
     return log_sums - both[1], log_sums

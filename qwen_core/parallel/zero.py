@@ -35,6 +35,7 @@ from qwen_core.parallel.shard import Shard
 from qwen_core.parallel.slots import layouts
 from qwen_core.parallel.start import deepspeed_config, start_deepspeed
 from qwen_core.parallel.totals import Totals
+from qwen_core.parallel.traffic import communication, counted, watch_deepspeed
 
 _TAG = "state"
 _PERSIST_NUMBERS = 10_000
@@ -128,10 +129,17 @@ class ZeroEngine:
         accept: Callable[[float], bool] = lambda loss: True,
     ) -> Step:
         """Take one optimiser step; see `Engine`."""
+        with counted(self._clock):
+            return self._step(batches, criterion, rate, accept)
+
+    def _step(
+        self, batches: Sequence[Batch], criterion: Criterion, rate: float, accept: Callable[[float], bool]
+    ) -> Step:
         self._set_mode(training=True)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate * group["peak_lr"]
-        totals = Totals(batches, self.shard, self.device)
+        with communication():
+            totals = Totals(batches, self.shard, self.device)
         scale = gradients.loss_scale(self._engine)
         if self._router is not None:
             self._router.start_step()
@@ -139,7 +147,8 @@ class ZeroEngine:
         for number, batch in enumerate(batches):
             self._engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
             self._pass(batch, criterion, totals)
-        figures = totals.means()
+        with communication():
+            figures = totals.means()
         loss = figures.pop("loss")
         with self._clock.part("optimiser"):
             norm, is_applied = self._finish(loss, accept)
@@ -218,6 +227,7 @@ def _initialise(deepspeed: Any, model: nn.Module, optim: Optimisation, config: d
     optimiser = make_optimiser(model.named_parameters(), optim)
     with engine_of_experts(model, zero.stage):
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config)
+    watch_deepspeed()
     gradients.forget_first_step(engine)
     if hasattr(optimiser, "layouts"):
         optimiser.layouts.update(layouts(engine))

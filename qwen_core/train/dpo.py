@@ -23,7 +23,7 @@ from torch import Tensor
 from qwen_core.errors import ArtifactError
 from qwen_core.model import IGNORE
 from qwen_core.parallel.engine import Batch, Objective
-from qwen_core.train.conversations import read_table
+from qwen_core.train.conversations import PADDING, read_table
 from qwen_core.train.pair_losses import Kind, pair_losses
 from qwen_core.train.task import Measure
 
@@ -43,6 +43,7 @@ class DpoTask:
         label_smoothing: float,
         sft_weight: float,
         batch_size: int,
+        has_router: bool = False,
     ) -> None:
         """Read the data.
 
@@ -55,6 +56,7 @@ class DpoTask:
             label_smoothing: Share of pairs thought to be labelled the wrong way round.
             sft_weight: Of the chosen reply's own likelihood.
             batch_size: Pairs in one pass when measuring.
+            has_router: Whether the model has experts: padding is marked, or it would count in their loads.
 
         Raises:
             ArtifactError: The reference's columns are missing.
@@ -62,7 +64,7 @@ class DpoTask:
         self._train, self._validation = read_table(train), read_table(validation)
         self._train_reference, self._validation_reference = _reference(self._train), _reference(self._validation)
         self._kind, self._beta, self._label_smoothing = kind, beta, label_smoothing
-        self._sft_weight, self._batch_size = sft_weight, batch_size
+        self._sft_weight, self._batch_size, self._has_router = sft_weight, batch_size, has_router
 
     def __len__(self) -> int:
         """Count the training pairs."""
@@ -70,7 +72,7 @@ class DpoTask:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Read pairs, with the reference's log-probabilities; see `Task`."""
-        return pair_batch(self._train, indices, self._train_reference[list(indices)].T)
+        return pair_batch(self._train, indices, self._train_reference[list(indices)].T, self._has_router)
 
     def objective(self, losses: Tensor, batch: Batch) -> Objective:
         """Sum the pairs' losses; see `Task`."""
@@ -146,13 +148,17 @@ def pair_logprobs(model: Measure, table: pa.Table, batch_size: int) -> tuple[Ten
     return model.shard.sum(logprobs), model.shard.sum(lengths)
 
 
-def pair_batch(table: pa.Table, indices: Sequence[int], reference: Tensor | None = None) -> Batch:
+def pair_batch(
+    table: pa.Table, indices: Sequence[int], reference: Tensor | None = None, marks_padding: bool = False
+) -> Batch:
     """Make a micro-batch of pairs.
 
     Args:
         table: With `prompt_ids`, `chosen_ids`, `rejected_ids`.
         indices: Which pairs.
         reference: [2, pairs], what the reference thinks of them, where it is known.
+        marks_padding: Whether segments tell what is padding. Attention needs none of it: plain causal attention never
+            looks to the right, and is faster.
 
     Returns:
         [2 x pairs, S]: all chosen replies first, then all rejected ones, padded on the right; its count is that of
@@ -166,7 +172,8 @@ def pair_batch(table: pa.Table, indices: Sequence[int], reference: Tensor | None
             labels.append([IGNORE] * len(row["prompt_ids"]) + row[f"{side}_ids"])
     tokens = sum(len(sequence) for sequence in sequences)
     extras = {} if reference is None else {"reference": reference}
-    return Batch(_padded(sequences, 0), _padded(labels, IGNORE), None, float(len(rows)), tokens, extras)
+    segments = _padded([[0] * len(sequence) for sequence in sequences], PADDING) if marks_padding else None
+    return Batch(_padded(sequences, 0), _padded(labels, IGNORE), segments, float(len(rows)), tokens, extras)
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -65,6 +65,13 @@ def test_two_processes_equal_one_whatever_is_spread(both, alone, name):
     _assert_equal(both[name], alone["adamw"])
 
 
+@pytest.mark.parametrize("name", [*STAGES, "shared 3"])
+def test_communication_is_told_apart_from_the_work(both, name):
+    seconds = both[name]["seconds"]
+    assert set(seconds) == {"communication", "forward", "backward", "optimiser"}
+    assert all(spent > 0 for spent in seconds.values())
+
+
 def test_eight_small_passes_equal_a_large_one_with_unequal_token_counts(alone):
     _assert_equal(alone["many passes"], alone["adamw"])
 

@@ -137,6 +137,7 @@ def train(case: Case) -> dict:
         "figures": engine.report(),
         "masters": masters_moved(engine),
         "kind": type(engine.deepspeed.optimizer).__name__,
+        "seconds": result.seconds,
     }
 
 

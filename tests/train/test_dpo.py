@@ -51,6 +51,15 @@ def test_policy_is_compared_with_the_reference(tmp_path):
     assert batch.count == 1 and batch.tokens == 7 and task.describe([0]) == ["a"]
 
 
+def test_padding_is_marked_for_routers_alone(tmp_path):
+    row = {"id": "a", "prompt_ids": [9], "chosen_ids": [1, 2], "rejected_ids": [4]}
+    table = pa.Table.from_pylist([row | {"reference_chosen": 0.0, "reference_rejected": 0.0}])
+    path = write(tmp_path / "a.arrow", table)
+    assert DpoTask(path, path, **OPTIONS).batch([0]).segment_ids is None
+    segments = DpoTask(path, path, **OPTIONS, has_router=True).batch([0]).segment_ids
+    assert segments.tolist() == [[0, 0, 0], [0, 0, -1]]
+
+
 def test_pairs_that_no_reference_has_judged_are_refused(tmp_path):
     row = {"id": "a", "prompt_ids": [9], "chosen_ids": [1], "rejected_ids": [4]}
     path = write(tmp_path / "a.arrow", pa.Table.from_pylist([row]))
