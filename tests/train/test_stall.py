@@ -22,9 +22,9 @@ def work(config):
 
     folder, rank = Path(config["folder"]), dist.get_rank()
     meter = Meter(sequences=1)
-    settings = Guards(heartbeat_seconds=0.2, stall_seconds=4, abort_seconds=15, profile_steps=[2, 3])
+    settings = Guards(heartbeat_seconds=0.2, stall_seconds=5, abort_seconds=25, profile_steps=[2, 3])
     told = Signals("pretrain", settings, meter, run=None, state_uri=str(folder), rank=rank, world_size=2)
-    told.events.add(lambda event: (folder / f"event-{event.kind}").write_text(event.message))
+    told.events.add(lambda event: _note(folder / f"event-{event.kind}", event.message))
     with told:
         for step in range(10):
             with meter.part("data"):
@@ -39,6 +39,12 @@ def work(config):
                 dist.all_reduce(torch.ones(1))
             meter.step([], _Result(), sequences=1, data_step=step, step=step)
     (folder / f"done-{rank}").touch()
+
+
+def _note(path, message):
+    """Keep the first: on a busy machine a worker that is merely slow may be told of later."""
+    if not path.exists():
+        path.write_text(message)
 
 
 class _Result:
@@ -59,7 +65,7 @@ def test_a_worker_that_hangs_is_named_and_the_run_is_started_anew(tmp_path):
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=2),
             run_config=ray.train.RunConfig(
-                storage_path=str(tmp_path / "ray"), failure_config=ray.train.FailureConfig(max_failures=1)
+                storage_path=str(tmp_path / "ray"), failure_config=ray.train.FailureConfig(max_failures=3)
             ),
         ).fit()
     finally:
