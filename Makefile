@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything that they make lies in .venv/ and .qwen/; `make clean` removes both.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench demo test test-fast check bench clean
+.PHONY: help setup setup-dev setup-bench demo test test-fast check bench clean env compose-up compose-demo compose-down
 BIN := .venv/bin
 
 help: ## List the targets
@@ -30,6 +30,19 @@ setup-bench:
 
 bench: setup-bench ## Speed and memory beside peers, in one run (BENCH="minhash rules": these alone)
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+env: ## Secrets for docker-compose.yml, into .env (once; nothing there is changed)
+	@infra/env.sh
+
+compose-up: env ## Airflow, Ray and MLflow as containers, until all are well
+	@docker compose up -d --build --wait
+
+compose-demo: compose-up ## A recipe through the containers, from text to a released model (RECIPE=demo, SET="KEY=VALUE...")
+	@docker compose run --rm --no-deps demo python /opt/qwen-core/bin/demo.py $(or $(RECIPE),demo) $(SET)
+	@infra/pages.sh
+
+compose-down: ## End the containers; volumes and .env stay
+	@docker compose --profile '*' down
 
 clean: ## Stop the platform and remove all that was made
 	@[ ! -x $(BIN)/qwen-core ] || $(BIN)/qwen-core down

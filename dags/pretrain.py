@@ -8,6 +8,8 @@ dag = pipeline_dag(
 ### Documents to a language model
 
 `tokenizer` learns a byte-level BPE, `pack` makes fixed-length sequences and the held-out set, `pretrain` trains the
-model from scratch. Starts when the asset `corpus` is made; started by hand, give the run key to continue.
+model. Starts when the asset `corpus` is made; started by hand, give the run key to continue.
+
+从语料到语言模型。资产 `corpus` 产生后自动启动;手动启动请填写运行标识。
 """,
 )

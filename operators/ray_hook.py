@@ -1,103 +1,89 @@
-"""`RayHook`: the only place that talks to Ray's Jobs REST API.
+"""`RayHook`: the only place that talks to Ray's Jobs REST API, for workers (sync) and triggers (async).
 
-Connection type `ray`: host and port of the dashboard (`schema` https for TLS), `password` the cluster's token,
-extra `mlflow_url` for the button to MLflow.
+Each call is tried again, with growing and jittered pauses, where the network or the dashboard fails. The token goes
+into a header and nowhere else; what Ray answers is shown without the values of the job's environment variables.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 from airflow.sdk import BaseHook
 
+from operators.ray_answers import (
+    is_transient,
+    job_status_of,
+    log_request,
+    refused,
+    token_refused,
+    unreachable,
+)
+from operators.ray_connection import RayAddress
+from operators.ray_job import LOST, RayJobRequest, RayJobStatus, RayTokenError, RayUnreachableError
 from qwen_core.errors import RayJobError
 
-_RETRIES = 5
+__all__ = ["LOST", "RayHook", "RayJobRequest", "RayJobStatus"]
+
+_TRIES = 5
 _BACKOFF_SECONDS = 1.0
+_MOST_BACKOFF_SECONDS = 15.0
 _TIMEOUT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class RayJobStatus:
-    """A job's state.
-
-    Attributes:
-        state: Ray's word: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED; or LOST when the cluster knows no such job.
-        message: Ray's explanation.
-        exit_code: Of the job's command, where it ended by itself.
-    """
-
-    state: str
-    message: str = ""
-    exit_code: int | None = None
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the job has ended."""
-        return self.state in ("STOPPED", "SUCCEEDED", "FAILED", "LOST")
-
-    @property
-    def is_successful(self) -> bool:
-        """Whether the job did its work."""
-        return self.state == "SUCCEEDED"
-
-
-LOST = RayJobStatus("LOST", "the Ray cluster does not know the job: it was restarted, or the job was deleted")
+_TAIL_BYTES = 1 << 20
+_STOP_AGAIN_SECONDS = 2.0
 
 
 class RayHook(BaseHook):
-    """Submits, watches and stops Ray jobs over plain HTTP; connection errors and 5xx are tried again."""
+    """Submits, watches and stops Ray jobs over plain HTTP."""
 
     conn_name_attr = "ray_conn_id"
     default_conn_name = "ray_default"
     conn_type = "ray"
     hook_name = "Ray"
 
-    def __init__(self, ray_conn_id: str = default_conn_name) -> None:
+    def __init__(
+        self, ray_conn_id: str = default_conn_name, tries: int = _TRIES, address: RayAddress | None = None
+    ) -> None:
+        """Store the arguments.
+
+        Args:
+            ray_conn_id: Connection of type `ray`.
+            tries: How often a call is made before Ray counts as unreachable, from 1.
+            address: What another hook read of the connection.
+        """
         super().__init__()
         self.ray_conn_id = ray_conn_id
+        self.tries = tries
+        self._address = address
         self._async_client: httpx.AsyncClient | None = None
 
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Shape the connection's form."""
-        return {
-            "hidden_fields": ["login"],
-            "relabeling": {"password": "Token", "host": "Dashboard host", "port": "Dashboard port"},
-            "placeholders": {"host": "127.0.0.1", "port": "8265", "extra": '{"mlflow_url": "http://127.0.0.1:5000"}'},
-        }
-
-    def submit(self, entrypoint: str, submission_id: str, env_vars: dict[str, str], metadata: dict[str, str]) -> None:
+    def submit(self, request: RayJobRequest, submission_id: str) -> None:
         """Submit a job; one that was submitted under the same id before is left alone.
 
         Args:
-            entrypoint: Shell command that the cluster runs.
+            request: The job.
             submission_id: Chosen by the caller.
-            env_vars: Environment of the command, beside the cluster's own.
-            metadata: Shown in Ray's dashboard.
 
         Raises:
             RayJobError: Ray refuses the job or cannot be reached.
         """
-        body = {
-            "entrypoint": entrypoint,
-            "submission_id": submission_id,
-            "runtime_env": {"env_vars": env_vars} if env_vars else {},
-            "metadata": metadata,
-        }
-        for attempt in range(_RETRIES):
-            answer = self._call("POST", "/api/jobs/", json=body)
+        body = request.body(submission_id)
+        for attempt in range(self.tries):
+            # Posting twice does no harm: Ray takes an id once.
+            answer = self._call("POST", "/api/jobs/", are_answers_final=True, json=body)
             # Ray answers 500 to an id that it has (fine), and while its node's agent starts (tried again).
-            if answer.status_code == 200 or self.status(submission_id) is not LOST:
+            if answer.status_code == 200 or (is_transient(answer) and self.status(submission_id) is not LOST):
                 return
-            if answer.status_code < 500:
+            if not is_transient(answer):
                 break
-            time.sleep(_BACKOFF_SECONDS * 2**attempt)
-        raise RayJobError(f"Ray refused the job '{submission_id}': {answer.text.strip()[-500:]}")
+            if attempt < self.tries - 1:
+                time.sleep(_pause(attempt))
+        raise refused(answer, request, submission_id)
 
     def status(self, submission_id: str) -> RayJobStatus:
         """Ask for a job's state.
@@ -107,44 +93,143 @@ class RayHook(BaseHook):
 
         Returns:
             Its state; `LOST` where the cluster does not know it.
-        """
-        return _status(self._call("GET", f"/api/jobs/{submission_id}"))
 
-    def logs(self, submission_id: str) -> str:
-        """Fetch a job's whole log.
+        Raises:
+            RayJobError: Ray cannot be reached, or refuses the token.
+        """
+        return job_status_of(self._call("GET", f"/api/jobs/{submission_id}"), self.address.url)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """List the cluster's submitted jobs, as Ray tells them."""
+        answer = self._call("GET", "/api/jobs/")
+        job_status_of(answer, self.address.url, is_list=True)
+        return [job for job in answer.json() if job.get("submission_id")]
+
+    def log_tail(self, submission_id: str, lines: int = 1000) -> str:
+        """Fetch the end of a job's log.
 
         Args:
             submission_id: The job.
+            lines: At most so many, and at most a MiB.
 
         Returns:
-            The log; empty for an unknown job.
+            The end; empty where there is none, or it cannot be read.
         """
-        return _logs(self._call("GET", f"/api/jobs/{submission_id}/logs"))
+        try:
+            node_id = self.status(submission_id).node_id
+            if node_id is None:
+                return ""
+            answer = self._call("GET", **log_request(node_id, submission_id, lines), tries=2)
+        except RayJobError:
+            return ""
+        return answer.content[-_TAIL_BYTES:].decode(errors="replace") if answer.status_code == 200 else ""
 
-    def stop(self, submission_id: str) -> None:
-        """Stop a job; an ended or unknown one is fine.
+    def stop(self, submission_id: str, verify_seconds: float = 10.0) -> RayJobStatus:
+        """Stop a job and see that it stops; an ended or unknown one is fine. Nothing is deleted.
 
         Args:
             submission_id: The job.
+            verify_seconds: Waits at most so long for the job's end. Asked again meanwhile: Ray forgets a stop that
+                comes before the job's process exists.
+
+        Returns:
+            The last state.
         """
-        self._call("POST", f"/api/jobs/{submission_id}/stop")
+        until, asked = time.monotonic() + verify_seconds, -_STOP_AGAIN_SECONDS
+        while True:
+            if time.monotonic() - asked >= _STOP_AGAIN_SECONDS:
+                self._call("POST", f"/api/jobs/{submission_id}/stop", tries=2)
+                asked = time.monotonic()
+            status = self.status(submission_id)
+            if status.is_terminal or time.monotonic() >= until:
+                return status
+            time.sleep(0.3)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection, for the button of Airflow's form.
+
+        Returns:
+            Whether it works, and what was found.
+        """
+        try:
+            version = self._call("GET", "/api/version", tries=1)
+            self._call("GET", "/api/jobs/nothing-of-this-name", tries=1)  # the version is told without a token
+            return True, f"Ray {version.json()['ray_version']} answers at {self.address.url}"
+        except RayJobError as error:
+            return False, str(error)
+        except (ValueError, KeyError, TypeError):
+            return False, f"what answers at {self.address.url} is no Ray dashboard"
+
+    def job_url(self, submission_id: str) -> str:
+        """Name a job's page in Ray's dashboard."""
+        return f"{self.address.dashboard_url}/#/jobs/{submission_id}"
+
+    def mlflow_url(self) -> str | None:
+        """Name MLflow's pages, where the connection tells."""
+        return self.address.mlflow_url
+
+    @property
+    def address(self) -> RayAddress:
+        """Where the cluster is; the connection is read once, and again when its token is refused."""
+        if self._address is None:
+            connection = _found(lambda: self.get_connection(self.ray_conn_id), self.ray_conn_id)
+            self._address = RayAddress.of(connection, connection.extra_dejson)
+        return self._address
+
+    async def async_address(self) -> RayAddress:
+        """Say where the cluster is; see `address`."""
+        if self._address is None:
+            try:
+                connection = await self.aget_connection(self.ray_conn_id)
+            except Exception as error:
+                raise _no_connection(self.ray_conn_id, error) from None
+            self._address = RayAddress.of(connection, await connection.aextra_dejson())
+        return self._address
 
     async def async_status(self, submission_id: str) -> RayJobStatus:
         """Ask for a job's state; see `status`."""
-        return _status(await self._async_call("GET", f"/api/jobs/{submission_id}"))
+        answer = await self._async_call("GET", f"/api/jobs/{submission_id}")
+        return job_status_of(answer, (await self.async_address()).url)
 
-    async def async_logs(self, submission_id: str) -> str:
-        """Fetch a job's whole log; see `logs`."""
-        return _logs(await self._async_call("GET", f"/api/jobs/{submission_id}/logs"))
+    async def async_stop(self, submission_id: str, verify_seconds: float = 10.0) -> RayJobStatus:
+        """Stop a job and see that it stops; see `stop`."""
+        until, asked = time.monotonic() + verify_seconds, -_STOP_AGAIN_SECONDS
+        while True:
+            if time.monotonic() - asked >= _STOP_AGAIN_SECONDS:
+                await self._async_call("POST", f"/api/jobs/{submission_id}/stop", tries=2)
+                asked = time.monotonic()
+            status = await self.async_status(submission_id)
+            if status.is_terminal or time.monotonic() >= until:
+                return status
+            await asyncio.sleep(0.3)
 
-    async def async_stop(self, submission_id: str) -> None:
-        """Stop a job; see `stop`."""
-        await self._async_call("POST", f"/api/jobs/{submission_id}/stop")
+    @asynccontextmanager
+    async def async_log(self, node_id: str, submission_id: str, lines: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Read a job's log in pieces; once, without a further try.
 
-    async def async_mlflow_url(self) -> str | None:
-        """Name MLflow's pages; see `mlflow_url`."""
-        connection = await self.aget_connection(self.ray_conn_id)
-        return connection.extra_dejson.get("mlflow_url")
+        Args:
+            node_id: Where it lies.
+            submission_id: The job.
+            lines: So many from the end; -1 for all.
+
+        Yields:
+            The pieces.
+
+        Raises:
+            RayUnreachableError: The log cannot be read now.
+        """
+        client = await self._client()
+        request = client.build_request("GET", **log_request(node_id, submission_id, lines))
+        try:
+            answer = await client.send(request, stream=True)
+            try:
+                if answer.status_code != 200:
+                    raise RayUnreachableError(f"the job's log cannot be read now ({answer.status_code})")
+                yield answer.aiter_bytes()
+            finally:
+                await answer.aclose()
+        except httpx.HTTPError as error:
+            raise unreachable(str(client.base_url), error) from None
 
     async def async_close(self) -> None:
         """Close the connection that the async calls share."""
@@ -152,95 +237,98 @@ class RayHook(BaseHook):
             await self._async_client.aclose()
             self._async_client = None
 
-    def job_url(self, submission_id: str) -> str:
-        """Name a job's page in Ray's dashboard."""
-        return f"{_base_url(self.get_connection(self.ray_conn_id))}/#/jobs/{submission_id}"
-
-    def mlflow_url(self) -> str | None:
-        """Name MLflow's pages, where the connection tells."""
-        return self.get_connection(self.ray_conn_id).extra_dejson.get("mlflow_url")
-
-    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        connection = self.get_connection(self.ray_conn_id)
-        with httpx.Client(
-            base_url=_base_url(connection), headers=_headers(connection), timeout=_TIMEOUT_SECONDS
-        ) as client:
-            for attempt in range(_RETRIES):
-                try:
-                    answer = client.request(method, path, **arguments)
-                    if answer.status_code < 500 or attempt == _RETRIES - 1 or method == "POST":
-                        return _checked(answer)
-                except httpx.TransportError as error:
-                    if attempt == _RETRIES - 1:
-                        raise _unreachable(_base_url(connection), error) from error
-                time.sleep(_BACKOFF_SECONDS * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _async_call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        client = self._async_client = self._async_client or await self._open_async_client()
-        for attempt in range(_RETRIES):
+    def _call(
+        self, method: str, url: str, *, tries: int = 0, are_answers_final: bool = False, **arguments: Any
+    ) -> httpx.Response:
+        left = _Tries(tries or self.tries)
+        while True:
             try:
-                answer = await client.request(method, path, **arguments)
-                if answer.status_code < 500 or attempt == _RETRIES - 1:
-                    return _checked(answer)
-            except httpx.TransportError as error:
-                if attempt == _RETRIES - 1:
-                    raise _unreachable(str(client.base_url).rstrip("/"), error) from error
-            await asyncio.sleep(_BACKOFF_SECONDS * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+                with httpx.Client(**self.address.client_arguments(), timeout=_TIMEOUT_SECONDS) as client:
+                    answer = client.request(method, url, **arguments)
+                if token_refused(answer):
+                    left.refuse(self.address)
+                    self._address = None  # the token may have been changed since it was read
+                    continue
+                if left.is_last() or are_answers_final or not is_transient(answer):
+                    return answer
+            except httpx.HTTPError as error:
+                if left.is_last():
+                    raise unreachable(self.address.url, error) from None
+            time.sleep(left.next_pause())
 
-    async def _open_async_client(self) -> httpx.AsyncClient:
-        """Open the one client of a trigger: a new one for each call would block the triggerer's loop each time."""
-        connection = await self.aget_connection(self.ray_conn_id)
-        base, headers = _base_url(connection), _headers(connection)
-        return httpx.AsyncClient(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS)
+    async def _async_call(self, method: str, url: str, *, tries: int = 0, **arguments: Any) -> httpx.Response:
+        left = _Tries(tries or self.tries)
+        while True:
+            client = await self._client()
+            try:
+                answer = await client.request(method, url, **arguments)
+                if token_refused(answer):
+                    left.refuse(await self.async_address())
+                    self._address = None
+                    await self.async_close()
+                    continue
+                if left.is_last() or not is_transient(answer):
+                    return answer
+            except httpx.HTTPError as error:
+                if left.is_last():
+                    raise unreachable((await self.async_address()).url, error) from None
+            await asyncio.sleep(left.next_pause())
 
-
-def fresh_log(log: str, shown: int, status: RayJobStatus) -> str:
-    """Cut out what a reader of a growing log has not seen.
-
-    Args:
-        log: The whole log so far.
-        shown: Characters that have been shown.
-        status: Of the job, asked for before the log.
-
-    Returns:
-        Whole lines while the job runs, all of the rest when it has ended.
-    """
-    return log[shown:] if status.is_terminal else log[shown : log.rfind("\n") + 1]
-
-
-def _base_url(connection: Any) -> str:
-    host = connection.host or "127.0.0.1"
-    host = host if "://" in host else f"{connection.schema or 'http'}://{host}"
-    return f"{host}:{connection.port or 8265}"
-
-
-def _headers(connection: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {connection.password}"} if connection.password else {}
-
-
-def _checked(answer: httpx.Response) -> httpx.Response:
-    if answer.status_code in (401, 403):
-        raise RayJobError("Ray refuses the token: set the connection's password to the cluster's token")
-    return answer
+    async def _client(self) -> httpx.AsyncClient:
+        """Open the one client of a trigger; certificates are read in a thread, for the triggerer's loop must go on."""
+        if self._async_client is None:
+            address = await self.async_address()
+            arguments = await asyncio.to_thread(address.client_arguments)
+            self._async_client = httpx.AsyncClient(**arguments, timeout=_TIMEOUT_SECONDS)
+        return self._async_client
 
 
-def _unreachable(address: str, error: Exception) -> RayJobError:
+class _Tries:
+    """Counts the tries of one call."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._made, self._refused = most, 0, 0
+
+    def is_last(self) -> bool:
+        return self._made >= self._most - 1
+
+    def next_pause(self) -> float:
+        self._made += 1
+        return _pause(self._made - 1)
+
+    def refuse(self, address: RayAddress) -> None:
+        """Allow one further try with a token that is read anew."""
+        self._refused += 1
+        if self._refused > 1:
+            raise RayTokenError(
+                f"Ray at {address.url} refuses the {'token' if address.token else 'call without a token'}: set the "
+                f"connection's field Token to the cluster's RAY_AUTH_TOKEN (Admin > Connections), then clear this task"
+            )
+
+
+def _pause(attempt: int) -> float:
+    """Choose a pause: it doubles, and no two callers come back together."""
+    return min(_MOST_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2.0**attempt) * random.uniform(0.5, 1.0)
+
+
+def pauses() -> Iterable[float]:
+    """Tell the pauses between the tries of somebody who asks for ever."""
+    attempt = 0
+    while True:
+        yield _pause(attempt)
+        attempt = min(attempt + 1, 10)
+
+
+def _found(get: Any, conn_id: str) -> Any:
+    try:
+        return get()
+    except Exception as error:
+        raise _no_connection(conn_id, error) from None
+
+
+def _no_connection(conn_id: str, error: Exception) -> RayJobError:
+    # The type alone: Airflow's own text may quote the connection.
     return RayJobError(
-        f"Ray does not answer at {address} ({error or type(error).__name__}). Is its head up, and the "
-        f"connection's host and port right? On one machine: qwen-core status"
+        f"Airflow has no usable connection '{conn_id}' ({type(error).__name__}): add one of type Ray under "
+        f"Admin > Connections, or set AIRFLOW_CONN_{conn_id.upper()}, then clear this task"
     )
-
-
-def _status(answer: httpx.Response) -> RayJobStatus:
-    if answer.status_code == 404:
-        return LOST
-    if answer.status_code != 200:
-        raise RayJobError(f"Ray answers {answer.status_code} to the question for a job: {answer.text.strip()[-500:]}")
-    told = answer.json()
-    return RayJobStatus(told["status"], told.get("message") or "", told.get("driver_exit_code"))
-
-
-def _logs(answer: httpx.Response) -> str:
-    return str(answer.json().get("logs") or "") if answer.status_code == 200 else ""

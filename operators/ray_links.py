@@ -45,7 +45,13 @@ class RayJobLink(BaseOperatorLink):
     name = "Ray job"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Read the address that the operator left."""
+        """Read the address that the operator left.
+
+        Airflow asks for it in the worker as well, after the task has ended or deferred: the one place where a worker
+        can still do something for a task that defers.
+        """
+        if (after_defer := getattr(operator, "after_defer", None)) is not None:
+            after_defer(ti_key)
         return str(XCom.get_value(key="ray_job_url", ti_key=ti_key) or "")
 
 

@@ -10,13 +10,18 @@ from typing import Any
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from operators.ray_hook import RayHook, RayJobStatus, fresh_log
-from operators.ray_links import mlflow_links, mlflow_run_of
+from operators.ray_handover import POSITION_KEY
+from operators.ray_hook import RayHook
+from operators.ray_job import RayJobStatus
+from operators.ray_links import mlflow_links
+from operators.ray_watch import Patience, RayJobWatch
 from qwen_core.errors import RayJobError
 
 _MIN_SECONDS = 4.0
 """A trigger lasts so long at least. Airflow 3.3 fails a task that comes back from its trigger before the scheduler has
 taken note that the deferring worker ended (apache/airflow issues 71580 and 72716)."""
+_POSITION_SECONDS = 10.0
+_KILL_SECONDS = 12.0
 
 
 class RayJobTrigger(BaseTrigger):
@@ -28,7 +33,8 @@ class RayJobTrigger(BaseTrigger):
         submission_id: str,
         poll_seconds: float = 2.0,
         deadline_seconds: float | None = None,
-        shown: int = 0,
+        position_bytes: int = 0,
+        unreachable_seconds: float = 300.0,
     ) -> None:
         """Store the arguments.
 
@@ -36,33 +42,28 @@ class RayJobTrigger(BaseTrigger):
             ray_conn_id: Connection of type `ray`.
             submission_id: The job.
             poll_seconds: Time between two questions.
-            deadline_seconds: Seconds since the epoch after which the job is stopped. Airflow's own time-out of a
-                deferred task ends the trigger without a word to it, and the job would go on.
-            shown: Characters of the job's log that the task has shown already.
+            deadline_seconds: Seconds since the epoch after which the job is stopped.
+            position_bytes: Bytes of the job's log that the task has shown already.
+            unreachable_seconds: Ray may be away for so long.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.ray_conn_id = ray_conn_id
         self.submission_id = submission_id
         self.poll_seconds = poll_seconds
         self.deadline_seconds = deadline_seconds
-        self.shown = shown
+        self.position_bytes = position_bytes
+        self.unreachable_seconds = unreachable_seconds
+        self._told_position = 0.0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Tell how to make this trigger again, in plain values."""
-        return (
-            "operators.ray_trigger.RayJobTrigger",
-            {
-                "ray_conn_id": self.ray_conn_id,
-                "submission_id": self.submission_id,
-                "poll_seconds": self.poll_seconds,
-                "deadline_seconds": self.deadline_seconds,
-                "shown": self.shown,
-            },
-        )
+        names = ("ray_conn_id", "submission_id", "poll_seconds", "deadline_seconds", "position_bytes")
+        arguments = {name: getattr(self, name) for name in (*names, "unreachable_seconds")}
+        return "operators.ray_trigger.RayJobTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the job has ended; yield its last state."""
-        hook, earliest = RayHook(self.ray_conn_id), time.monotonic() + _MIN_SECONDS
+        hook, earliest = RayHook(self.ray_conn_id, tries=1), time.monotonic() + _MIN_SECONDS
         try:
             status = await self._watch(hook)
         except RayJobError as error:
@@ -74,39 +75,80 @@ class RayJobTrigger(BaseTrigger):
         yield TriggerEvent({"state": status.state, "message": status.message, "exit_code": status.exit_code})
 
     async def on_kill(self) -> None:
-        """Stop the job: a person marked the task, or cleared or deleted it."""
+        """Stop the job: a person marked, cleared or deleted the task or its DAG run, or the run's time was over."""
         hook = RayHook(self.ray_conn_id)
-        await hook.async_stop(self.submission_id)
-        await hook.async_close()
-        self.log.info("stopped Ray job %s", self.submission_id)
+        try:
+            status = await hook.async_stop(self.submission_id, _KILL_SECONDS)
+        except RayJobError as error:
+            self.log.error("Ray job %s could not be stopped, and may go on: %s", self.submission_id, error)
+            return
+        finally:
+            await hook.async_close()
+        if status.is_terminal:
+            self.log.info("Ray job %s is stopped (%s)", self.submission_id, status.state)
+        else:
+            self.log.warning("Ray job %s was told to stop and is still %s", self.submission_id, status.state)
 
     async def _watch(self, hook: RayHook) -> RayJobStatus:
-        """Show the job's log as it grows, until the job has ended or its time is over."""
-        shown, is_linked = self.shown, False
-        while True:
-            status = await hook.async_status(self.submission_id)
-            text = await hook.async_logs(self.submission_id)
-            fresh = fresh_log(text, shown, status)
-            for line in fresh.splitlines():
-                self.log.info(line)
-            shown += len(fresh)
-            is_linked = is_linked or await self._link_mlflow(hook, text)
-            if status.is_terminal:
-                return status
-            if self.deadline_seconds is not None and time.time() > self.deadline_seconds:
-                await hook.async_stop(self.submission_id)
-                return RayJobStatus("STOPPED", "the task's execution_timeout is over")
+        position = max(self.position_bytes, await self._kept_position())
+        await self._keep_position(position)  # the worker waits for it
+        watch = RayJobWatch(
+            hook,
+            self.submission_id,
+            self.log,
+            Patience(self.poll_seconds, self.unreachable_seconds, self.deadline_seconds),
+            position,
+            on_mlflow_run=lambda told: self._link_mlflow(hook, told),
+            on_position=self._keep_position,
+        )
+        status = await watch.wait()
+        if status.state == "LOST":  # seen twice: a head that starts may not know its jobs at once
             await asyncio.sleep(self.poll_seconds)
+            status = await watch.wait()
+        return status
 
-    async def _link_mlflow(self, hook: RayHook, log: str) -> bool:
+    async def _kept_position(self) -> int:
+        """Read how far an earlier triggerer came."""
+        if self.task_instance is None:
+            return 0
+        try:
+            kept = await XCom.aget_one(key=POSITION_KEY, **self._place())
+        except Exception:
+            return 0
+        if not isinstance(kept, dict) or kept.get("submission_id") != self.submission_id:
+            return 0
+        self.log.info(
+            "the triggerer was restarted: the log goes on from byte %s; lines of the last %.0f s may come twice",
+            f"{kept['bytes']:,}",
+            _POSITION_SECONDS,
+        )
+        return int(kept["bytes"])
+
+    async def _keep_position(self, position_bytes: int) -> None:
+        """Note how far the log was shown, now and then."""
+        if self.task_instance is None or time.monotonic() - self._told_position < _POSITION_SECONDS:
+            return
+        self._told_position = time.monotonic()
+        kept = {"submission_id": self.submission_id, "bytes": position_bytes}
+        await self._push(POSITION_KEY, kept)
+
+    async def _link_mlflow(self, hook: RayHook, told: tuple[str, str]) -> None:
         """Leave the MLflow run's address for the task's page, as soon as the job has told it."""
-        told, instance = mlflow_run_of(log), self.task_instance
-        if told is None or instance is None:
-            return False
-        base = await hook.async_mlflow_url()
-        if base is None:
-            return True
-        place = {"dag_id": instance.dag_id, "task_id": instance.task_id, "run_id": instance.run_id}
-        for key, value in mlflow_links(base, *told).items():
-            await XCom.aset(key, value, map_index=getattr(instance, "map_index", -1), **place)
-        return True
+        if self.task_instance is None:
+            return
+        await self._push("mlflow_run_id", told[1])
+        base = (await hook.async_address()).mlflow_url
+        for key, value in mlflow_links(base, *told).items() if base else ():
+            await self._push(key, value)
+
+    async def _push(self, key: str, value: Any) -> None:
+        try:
+            await XCom.aset(key, value, **self._place())
+        except Exception as error:  # a link is not worth a job
+            self.log.warning("XCom '%s' could not be kept (%s)", key, type(error).__name__)
+
+    def _place(self) -> dict[str, Any]:
+        instance = self.task_instance
+        assert instance is not None
+        place = {name: getattr(instance, name) for name in ("dag_id", "task_id", "run_id")}
+        return {**place, "map_index": getattr(instance, "map_index", -1)}

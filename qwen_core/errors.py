@@ -51,3 +51,9 @@ class DivergedError(QwenCoreError):
     """Training went astray and going back did not help. A retry would do the same again."""
 
     exit_code = 8
+
+
+class NothingToDoError(QwenCoreError):
+    """Nothing new: skipped, for the reason that the text gives. No fault."""
+
+    exit_code = 9

@@ -110,7 +110,7 @@ _STAGES = (
         "release",
         ("pack", "instruct", "preference", "pretrain", "sft", "dpo"),
         ("evaluate",),
-        2,
+        3,
         "Measure bits per byte, answers, preferences; write sample generations",
         is_training=True,
     ),
@@ -119,7 +119,7 @@ _STAGES = (
         "release",
         ("evaluate", "dpo"),
         ("release",),
-        1,
+        2,
         "Register the model; champion when it is better",
     ),
 )

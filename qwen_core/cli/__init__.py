@@ -4,7 +4,10 @@ run        the whole path through Airflow, followed to its end      stage   one 
 chat       talk to a model            serve  behind OpenAI's API    recipe  show, check, list recipes
 import     take a Hugging Face folder into a run                    export  give a run's model out as one
 model      parameters, memory per GPU, days of training             doctor  what is wrong with a curve
+retrain    what is new, and its training                            promote, rollback  which version is champion
 curate     raw text to a clean corpus, and nothing else             inspect  what was dropped, and why
+runs       the pipeline runs                                        compare  what differs between two of them
+lineage    what a model was made from, and what holds a file        gc  clear away what nobody needs
 up, status, down, logs                                              the platform on one machine
 """
 
@@ -17,15 +20,21 @@ import click
 
 from qwen_core import __version__
 from qwen_core.cli.chat import chat
+from qwen_core.cli.compare import compare
 from qwen_core.cli.curate import curate
 from qwen_core.cli.doctor import doctor
 from qwen_core.cli.export import export
+from qwen_core.cli.gc import gc
 from qwen_core.cli.import_ import import_
 from qwen_core.cli.inspect import inspect
+from qwen_core.cli.lineage import lineage
 from qwen_core.cli.model import model
 from qwen_core.cli.platform import down, logs, status, up
+from qwen_core.cli.promote import promote, rollback
 from qwen_core.cli.recipe import recipe
+from qwen_core.cli.retrain import retrain
 from qwen_core.cli.run import run
+from qwen_core.cli.runs import runs
 from qwen_core.cli.serve import serve
 from qwen_core.cli.stage import stage
 from qwen_core.cli.summary import summary
@@ -62,6 +71,8 @@ def main() -> None:
 _COMMANDS = (
     *(run, summary, chat, serve, curate, inspect, stage, recipe, model, doctor, import_, export),
     *(up, status, down, logs),
+    *(retrain, promote, rollback),
+    *(runs, compare, lineage, gc),
 )
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -39,6 +39,7 @@ class Follower:
         self._run_key = run_key
         self._first_run_id = ""
         self._finished: set[str] = set()
+        self._told: set[str] = set()
 
     def trigger(self, conf: dict[str, Any]) -> str:
         """Start the first DAG.
@@ -49,7 +50,7 @@ class Follower:
         Returns:
             The DAG run's id.
         """
-        self._first_run_id = self._airflow.trigger(DAGS[0], conf)
+        self._first_run_id = self._airflow.trigger(DAGS[0], conf, partition_key=self._run_key)
         return self._first_run_id
 
     def follow(self, board: Board) -> None:
@@ -74,6 +75,7 @@ class Follower:
             for name, task in tasks.items():
                 if name in STAGES:
                     self._show(dag, run_id, task, board)
+            self._show_approval(dag, run_id, tasks.get("approve"), board)
             if state == "success":
                 return
             if state == "failed":
@@ -94,6 +96,21 @@ class Follower:
             board.state(name, "reused" if is_reused else "done", task.get("duration"))
         elif state in ("failed", "upstream_failed"):
             board.state(name, "failed" if state == "failed" else "waiting")
+
+    def _show_approval(self, dag: str, run_id: str, task: dict[str, Any] | None, board: Board) -> None:
+        """Say that a person is waited for, and what the answer was; each once."""
+        state = task["state"] if task else None
+        if state not in ("awaiting_input", "success") or state in self._told:
+            return
+        self._told.add(str(state))
+        if state == "awaiting_input":
+            page = f"{self._platform.dag_run_url(dag, run_id)}/tasks/approve/required_actions"
+            told = f"waits for approval in Airflow: {page}"
+        else:
+            answer = self._airflow.xcom(dag, run_id, "approve", "return_value") or {}
+            what = "approved, becomes champion" if answer.get("is_approved") else "rejected, stays challenger"
+            told = f"{what}; by {answer.get('by', 'a person')}. {answer.get('note') or ''}".rstrip()
+        board.console.print(f"{dag:9} {'approve':12} {told}", highlight=False, soft_wrap=True)
 
     def _show_progress(self, dag: str, run_id: str, name: str, board: Board) -> None:
         submission_id = self._airflow.xcom(dag, run_id, name, "submission_id")

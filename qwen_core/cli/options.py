@@ -62,7 +62,8 @@ def with_inputs(overrides: Sequence[str], inputs: Sequence[str]) -> list[str]:
 
     Args:
         overrides: Overrides given so far.
-        inputs: Paths, globs, object store URIs, or the words `environment` and `bundled`.
+        inputs: Paths, globs, object store URIs, or the words `environment` and `bundled`; a path with `{date}` is
+            looked for when the date is known.
 
     Returns:
         All overrides; local paths made absolute, for a job runs in another folder.
@@ -78,7 +79,8 @@ def with_inputs(overrides: Sequence[str], inputs: Sequence[str]) -> list[str]:
             addresses.append(given)
             continue
         path = Path(given).expanduser().absolute()
-        if not path.exists() and next(glob.iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 - absolute
+        found = path.exists() or "{date}" in given
+        if not found and next(glob.iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 - absolute
             missing.append(str(path))
         addresses.append(str(path))
     if missing:

@@ -11,8 +11,9 @@ import click
 
 from qwen_core.cli.options import home_option
 from qwen_core.platform import Platform
+from qwen_core.platform.database import in_own_schema
 
-_SERVICES = ("ray", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer")
+_SERVICES = ("watcher", "ray", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer")
 
 
 @click.command()
@@ -22,21 +23,34 @@ _SERVICES = ("ray", "mlflow", "api-server", "scheduler", "dag-processor", "trigg
     "--ray-dashboard-port", type=click.IntRange(1, 65535), help="Ray's dashboard and Jobs API [default: 8265]."
 )
 @click.option("--ray-port", type=click.IntRange(1, 65535), help="Ray's head [default: 6379].")
+@click.option(
+    "--database",
+    metavar="URL",
+    envvar="QWEN_CORE_DATABASE",
+    help="PostgreSQL for Airflow, and in its schema 'mlflow' for MLflow: postgresql://USER:PASSWORD@HOST/NAME "
+    "[default: SQLite files]. Read from QWEN_CORE_DATABASE too, which no list of processes shows.",
+)
 @home_option
 def up(
     airflow_port: int | None,
     mlflow_port: int | None,
     ray_dashboard_port: int | None,
     ray_port: int | None,
+    database: str | None,
     home: str | None,
 ) -> None:
     """Start Airflow, Ray and MLflow on this machine (loopback only); what runs already is left alone.
 
-    Ports given here are kept in platform.yaml below the state folder.
+    A watcher starts again what dies or hangs. What is given here is kept in platform.yaml below the state folder.
     """
     platform = Platform(home)
     platform.configure(
-        airflow_port=airflow_port, mlflow_port=mlflow_port, ray_dashboard_port=ray_dashboard_port, ray_port=ray_port
+        airflow_port=airflow_port,
+        mlflow_port=mlflow_port,
+        ray_dashboard_port=ray_dashboard_port,
+        ray_port=ray_port,
+        airflow_database=database,
+        mlflow_database=in_own_schema(database) if database else None,
     )
     platform.up(progress=click.echo)
     _show(platform)
@@ -48,7 +62,7 @@ def up(
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @home_option
 def status(as_json: bool, home: str | None) -> None:
-    """Show each service: state, process, address, memory. Exit code 1 when one is down."""
+    """Show each service: state, process, memory, address, restarts. Exit code 1 when one is not well."""
     platform = Platform(home)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(service) for service in platform.status()], indent=1))
@@ -90,9 +104,11 @@ def logs(service: str, lines: int, follow: bool, home: str | None) -> None:
 
 def _show(platform: Platform) -> None:
     """Print the table of services."""
+    colours = {"up": "green", "starting": "yellow", "down": "red", "failed": "red"}
     for service in platform.status():
-        colour = {"up": "green", "starting": "yellow", "down": "red"}[service.state]
         click.echo(
-            f"{service.name:14} {click.style(f'{service.state:9}', fg=colour)} {service.pid or '-'!s:>8} "
-            f"{service.memory_bytes / 1e6:7.0f} MB  {service.url}"
+            f"{service.name:14} {click.style(f'{service.state:9}', fg=colours[service.state])} "
+            f"{service.pid or '-'!s:>8} {service.memory_bytes / 1e6:7.0f} MB  {service.url}"
         )
+        if service.last_exit:
+            click.echo(f"{'':14} restarts {service.restarts}; it ended last by {service.last_exit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -11,7 +12,7 @@ from qwen_core.cli.board import Board
 from qwen_core.cli.follow import Follower, StageFailedError
 from qwen_core.cli.options import home_option, new_run_key, recipe_address, recipe_option, set_option, with_inputs
 from qwen_core.cli.summary import print_summary
-from qwen_core.config import load_recipe
+from qwen_core.config import bundled_recipes, load_recipe
 from qwen_core.platform import Platform
 from qwen_core.stages import DAGS
 
@@ -22,6 +23,7 @@ from qwen_core.stages import DAGS
 @click.argument("more_inputs", nargs=-1, metavar="")
 @set_option
 @click.option("--run-key", default=None, help="Continue this pipeline run [default: a new one].")
+@click.option("--approval", is_flag=True, help="A person decides in Airflow whether the model becomes champion.")
 @click.option("--no-wait", is_flag=True, help="Trigger only; do not follow.")
 @home_option
 def run(
@@ -30,6 +32,7 @@ def run(
     more_inputs: tuple[str, ...],
     overrides: tuple[str, ...],
     run_key: str | None,
+    approval: bool,
     no_wait: bool,
     home: str | None,
 ) -> None:
@@ -49,7 +52,7 @@ def run(
     platform = Platform(home)
     platform.up(progress=lambda text: click.echo(text, err=True))
     key = run_key or new_run_key(recipe_name)
-    conf = {"recipe": recipe_address(recipe_name), "overrides": settled, "run_key": key}
+    conf = form_values(recipe_address(recipe_name), settled, key, approval)
     follower = Follower(platform, key)
     dag_run_id = follower.trigger(conf)
     click.echo(f"run key {key}, recipe {loaded.name}")
@@ -76,3 +79,19 @@ def run(
         sys.exit(failure.exit_code)
     print_summary(platform, key)
     click.echo(f"run key {key} finished; talk to the model with: qwen-core chat")
+
+
+def form_values(recipe: str, overrides: list[str], run_key: str, approval: bool = False) -> dict[str, Any]:
+    """Fill in the trigger form of DAG `corpus`.
+
+    Args:
+        recipe: Bundled name, or path.
+        overrides: Of the recipe.
+        run_key: The pipeline run.
+        approval: Whether a person is asked before the model becomes champion.
+
+    Returns:
+        Its fields by name.
+    """
+    field = "recipe" if recipe in bundled_recipes() else "recipe_path"
+    return {field: recipe, "overrides": overrides, "run_key": run_key, "approval": approval}

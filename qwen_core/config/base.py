@@ -22,6 +22,10 @@ class Section(BaseModel):
     """Keys that decide how the work is done or watched, but not what it makes: no part of a fingerprint, so that a
     stage that is run again with other values goes on from where it stopped."""
 
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that came after the first release: left out of a fingerprint while they have their default, under which the
+    stage makes what it made before."""
+
     def shaping(self) -> dict[str, Any]:
         """Take the keys that shape a result, those of nested sections too.
 
@@ -32,8 +36,10 @@ class Section(BaseModel):
 
     def _left_out(self) -> dict[str, Any]:
         """Name the neutral keys of this section and of those in it, as pydantic's `exclude` wants them."""
-        left_out: dict[str, Any] = dict.fromkeys(self.neutral, True)
-        for name in type(self).model_fields:
+        fields = type(self).model_fields
+        unused = [name for name in self.later if getattr(self, name) == fields[name].default]
+        left_out: dict[str, Any] = dict.fromkeys([*self.neutral, *unused], True)
+        for name in fields:
             value = getattr(self, name)
             if isinstance(value, Section) and name not in left_out and (inner := value._left_out()):
                 left_out[name] = inner

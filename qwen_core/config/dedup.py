@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,17 @@ from qwen_core.config.base import Count, Section
 class Dedup(Section):
     """Exact and near-duplicate removal (MinHash LSH), and of lines that many documents share."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"keep"})
+
     shingle_words: Count = Field(5, description="Words (in scripts without spaces: characters) in one shingle.")
     num_buckets: Count = Field(20, description="LSH bands; more of them find less alike documents. FineWeb: 14.")
     hashes_per_bucket: Count = Field(8, description="Hashes that must all agree; more of them ask for more alikeness.")
     seed: int = Field(1, description="Seed of datasketch's permutations; signatures of two seeds cannot meet.")
+    keep: Literal["best", "first"] = Field(
+        "best",
+        description="Which of each cluster stays: of the earliest growth of the corpus the best and longest, or the "
+        "one that came first, so that a corpus grown day by day equals one built at once.",
+    )
     repeated: Literal["keep", "line", "paragraph"] = Field(
         "keep", description="Whether lines or paragraphs that stand in many documents are cut out of all but the first."
     )

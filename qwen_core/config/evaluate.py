@@ -54,3 +54,19 @@ class Release(Section):
     max_bits_per_byte_regression_ratio: Ratio = Field(
         0.01, description="A challenger may be this much worse in bits per byte and still become champion."
     )
+    max_language_regression_ratio: Ratio = Field(
+        0.05, description="The same for each language by itself, which is measured on less text."
+    )
+    min_language_bytes: Count = Field(
+        20_000, description="Bytes of held-out text below which a language is told, but does not decide."
+    )
+    max_preference_accuracy_drop: Ratio = Field(
+        0.05, description="How far the preference accuracy may fall, such as from 0.70 to 0.65."
+    )
+    max_answer_loss_regression_ratio: Ratio = Field(
+        0.05, description="A challenger's loss on held-out answers may be this much higher."
+    )
+    approval: bool = Field(False, description="A challenger that passes waits for a person instead of being promoted.")
+    language: Literal["en", "zh"] = Field("en", description="Of the model card and the release notes.")
+    licence: str | None = Field(None, description="Of the model, for its card, such as apache-2.0.")
+    intended_use: str | None = Field(None, description="A sentence or two for the model card.")

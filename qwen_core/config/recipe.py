@@ -13,6 +13,7 @@ from qwen_core.config.filter import Filter
 from qwen_core.config.ingest import Ingest
 from qwen_core.config.model import Model
 from qwen_core.config.parallel import Parallel
+from qwen_core.config.retrain import Retrain
 from qwen_core.config.tokens import Instruct, Mix, Pack, Preference, Tokenizer
 from qwen_core.config.training import Pretrain
 
@@ -39,3 +40,4 @@ class Recipe(Section):
     dpo: Dpo = Dpo()
     evaluate: Evaluate = Evaluate()
     release: Release = Release()
+    retrain: Retrain = Retrain()

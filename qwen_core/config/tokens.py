@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,8 @@ class Mix(Section):
 class Tokenizer(Section):
     """A byte-level BPE, trained on a sample of the mix, or one that exists."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"keep_from", "max_drift_ratio"})
+
     import_path: str | None = Field(None, description="Folder with a tokenizer.json to take instead of training.")
     add_chat_tokens: bool = Field(True, description="Add ChatML's control tokens that an imported one lacks.")
     vocab_size: int = Field(8192, ge=300, description="Entries with the specials; 256 bytes are always in.")
@@ -51,10 +53,22 @@ class Tokenizer(Section):
     max_sample_bytes: Count = Field(20_000_000, description="Text read for training, drawn by language and source.")
     validation_ratio: Ratio = Field(0.02, description="Share of documents kept for measuring, by hash of their id.")
     max_measured_documents: Count = Field(200, description="Documents of each language to measure on, at most.")
+    keep_from: str | None = Field(
+        None,
+        description="Run key, or URI of a tokenizer's manifest, whose tokenizer is kept as long as it fits the corpus.",
+    )
+    max_drift_ratio: float = Field(
+        0.05,
+        ge=0,
+        description="With keep_from: a new one is trained where the old one takes this share more tokens for a byte of "
+        "held-out text than when it was trained.",
+    )
 
 
 class Pack(Section):
     """Fixed-length training sequences and the held-out set."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"heldout_from", "new_weight", "old_weight", "new_from"})
 
     method: Literal["concatenate", "best_fit"] = Field(
         "concatenate", description="End to end, cut where a sequence is full; or whole documents, padded."
@@ -62,6 +76,17 @@ class Pack(Section):
     max_seq_len: Count = Field(512, description="Tokens of one training sequence.")
     validation_ratio: Ratio = Field(0.02, description="Share of documents held out, by hash of their id.")
     max_validation_sequences: Count = Field(64, description="Upper bound of the held-out set.")
+    heldout_from: str | None = Field(
+        None,
+        description="Run key, or URI of a pack's manifest, whose held-out documents are taken: figures of all runs "
+        "that share them compare. Neither they nor near duplicates of them are trained on.",
+    )
+    new_from: str | None = Field(
+        None,
+        description="Run key, or URI of an ingest's manifest: what is not in it is new, for the next two keys.",
+    )
+    new_weight: Weight = Field(1.0, description="How often new documents are taken; multiplies the mix.")
+    old_weight: Weight = Field(1.0, description="How often the others are taken; multiplies the mix.")
 
 
 class Rendering(Section):

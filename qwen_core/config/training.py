@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -81,11 +81,27 @@ class Optimiser(Section):
         return self
 
 
+class Continued(Section):
+    """A pretraining that goes on from `init_from`: a warm-up and a decay of its own (Ibrahim et al., 2024)."""
+
+    steps_ratio: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="Of pretrain.max_steps, at least one.")
+    warmup_ratio: Ratio | None = Field(None, description="Of these steps, instead of pretrain.warmup_steps.")
+    learning_rate_ratio: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="Of the learning rates' top.")
+
+
 class Pretrain(Optimiser):
     """Pretraining from scratch, or from weights that exist."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"if_new_tokenizer", "continued"})
 
     init_from: str | None = Field(
         None,
         description="Weights to start from, and their architecture: a folder, a run key, a manifest's URI, or "
         "models:/NAME@ALIAS; tokenizer.import_path must name their tokenizer.",
     )
+    if_new_tokenizer: Literal["refuse", "start_anew"] = Field(
+        "refuse",
+        description="Where the corpus has another tokenizer than the weights to start from: stop with an error, or "
+        "start from a seed.",
+    )
+    continued: Continued = Field(Continued(), description="How it goes on from init_from.")

@@ -67,6 +67,20 @@ class PackedSequences:
             raise ArtifactError("no packed sequences: the 'pack' artifact has no file for this split")
         self.table = pa.concat_tables(pa.ipc.open_file(pa.memory_map(path)).read_all() for path in paths)
 
+    @classmethod
+    def of(cls, table: pa.Table) -> PackedSequences:
+        """Take sequences that lie in memory.
+
+        Args:
+            table: Rows of `packed_schema`.
+
+        Returns:
+            The sequences.
+        """
+        sequences = cls.__new__(cls)
+        sequences.table = table
+        return sequences
+
     def __len__(self) -> int:
         """Count the sequences."""
         return int(self.table.num_rows)

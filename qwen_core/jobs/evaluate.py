@@ -8,23 +8,33 @@ dpo ─▶ one reply to each of the recipe's prompts
 from __future__ import annotations
 
 import json
+import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 import torch
 
-from qwen_core.artifacts import Outcome, local_copy
+from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.chat import ChatModel
 from qwen_core.data.packed import PackedSequences
+from qwen_core.jobs.champion import Measure, figures_of, sets_of
 from qwen_core.jobs.context import Context, connect_ray
+from qwen_core.jobs.found import find_model
+from qwen_core.jobs.gate import BITS
 from qwen_core.jobs.harness import run_tasks
+from qwen_core.jobs.heldout import pack_heldout, read_heldout
 from qwen_core.jobs.training import split_files
 from qwen_core.model import Sampling
+from qwen_core.tokenizer import load_tokenizer
+from qwen_core.tracking.registry import find_champion
 from qwen_core.train.dpo import pair_logprobs, preference_accuracy
 from qwen_core.train.pretrain import bits_per_byte
 from qwen_core.train.sft import answer_loss, read_table
 from qwen_core.train.task import Alone
 
+_LOG = logging.getLogger(__name__)
 _MODELS = ("pretrain", "sft", "dpo")
 _BATCH = 8
 
@@ -41,14 +51,10 @@ def run(context: Context) -> Outcome:
         The outcome; metrics are named `<model>.<measure>`, details hold the samples.
     """
     connect_ray()
-    data = {
-        "packed": context.inputs["pack"],
-        "instruct": context.inputs["instruct"].path("validation.arrow"),
-        "preference": context.inputs["preference"].path("validation.arrow"),
-    }
+    data = _data(context.inputs)
     settings = context.section.model_dump()
     settings["sampling"] = Sampling(**settings["sampling"], seed=context.recipe.seed)
-    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if context.recipe.parallel.use_gpu else 0}
+    options = _resources(context)
     waiting: dict[Any, str] = {}
     for name in _MODELS:
         folder = context.inputs[name].path("model")
@@ -56,11 +62,63 @@ def run(context: Context) -> Outcome:
         if settings["tasks"]["names"] and name in settings["tasks"]["models"]:
             waiting[ray.remote(**options)(_tasks).remote(folder, settings["tasks"], context.recipe.seed)] = name
     metrics, samples = _gather(context, waiting)
+    sets = sets_of(context.inputs, context.store)
+    _measure_champion(context, sets)
     text = "\n\n".join(f"### {s['name']}: {s['prompt']}\n\n{s['reply']}" for s in samples)
     context.run.log_text(text, "samples.md")
     report = {"metrics": metrics, "samples": samples}
     context.store.write(f"{context.attempt.data_uri}/report.json", json.dumps(report, ensure_ascii=False, indent=1))
-    return Outcome(rows=len(_MODELS), metrics=metrics, details={"samples": samples})
+    return Outcome(rows=len(_MODELS), metrics=metrics, details={"samples": samples, "sets": sets})
+
+
+def champion_measure(context: Context, made: Mapping[str, Manifest]) -> Measure:
+    """Give what measures a champion on the held-out data of a run, as a Ray task.
+
+    Args:
+        context: Of the stage that asks.
+        made: Manifests of the run: `pack`, `instruct`, `preference`.
+
+    Returns:
+        To be called with a model's folder, or its name in MLflow's registry.
+    """
+
+    def measure(named: str) -> dict[str, float]:
+        connect_ray()
+        folder = find_model(named, context.store, context.run.tracking_uri).uri
+        return ray.get(ray.remote(**_resources(context))(_measure_again).remote(folder, _data(made)))  # type: ignore[no-any-return]
+
+    return measure
+
+
+def _measure_champion(context: Context, sets: dict[str, str]) -> None:
+    """Measure the champion on this run's data, where its own figures are of other data; `release` compares them."""
+    tracking_uri = getattr(context.run, "tracking_uri", None)
+    if tracking_uri is None:
+        return
+    try:
+        champion = find_champion(tracking_uri, context.recipe.release.model_name)
+    except Exception as error:  # MLflow that is away stops no stage but `release`, which then does the measuring
+        _LOG.warning("the champion is not measured now, for MLflow does not answer: %s", str(error)[:300])
+        return
+    if champion is None:
+        return
+    figures = figures_of(champion, sets, context.store, champion_measure(context, context.inputs))
+    bits = figures.get(BITS, math.nan)
+    print(f"[evaluate] champion version {champion.version}: {bits:.4f} bits per byte", flush=True)
+    context.run.log_metrics({f"champion.{name}": value for name, value in figures.items()}, step=0)
+
+
+def _data(inputs: Mapping[str, Manifest]) -> dict[str, Any]:
+    return {
+        "packed": inputs["pack"],
+        "instruct": inputs["instruct"].path("validation.arrow"),
+        "preference": inputs["preference"].path("validation.arrow"),
+        "tokenizer": inputs["instruct"].path("tokenizer"),
+    }
+
+
+def _resources(context: Context) -> dict[str, Any]:
+    return {"num_cpus": 1, "num_gpus": 1 if context.recipe.parallel.use_gpu else 0}
 
 
 def _gather(context: Context, waiting: dict[Any, str]) -> tuple[dict[str, float], Replies]:
@@ -92,14 +150,38 @@ def _measure(
     """Measure one model, and let it speak if it is the aligned one."""
     chat = ChatModel(local_copy(folder), _device())
     model = Alone(chat.model, _device())
-    measured = bits_per_byte(model, PackedSequences(split_files(data["packed"], "validation")), _BATCH)
-    figures = {name: value for name, value in measured.items() if name.startswith("bits_per_byte")}
-    figures["answer_loss"] = answer_loss(model, read_table(local_copy(data["instruct"])), _BATCH)["loss"]
-    pairs = read_table(local_copy(data["preference"]))
-    figures["preference_accuracy"] = preference_accuracy(*pair_logprobs(model, pairs, _BATCH))
+    figures = _bits(model, PackedSequences(split_files(data["packed"], "validation"))) | _aligned(model, data)
     replies = []
     for name, prompt in settings["prompts"].items() if speaks else ():
         asked = [{"role": "user", "content": prompt}]
         reply = chat.reply(asked, settings["max_new_tokens"], settings["sampling"])
         replies.append({"name": name, "prompt": prompt, "reply": reply})
     return figures, replies
+
+
+def _measure_again(folder: str, data: dict[str, Any]) -> dict[str, float]:
+    """Measure a champion; with another tokenizer on the same texts, and on nothing that is kept as tokens."""
+    chat = ChatModel(local_copy(folder), _device())
+    model = Alone(chat.model, _device())
+    packed = PackedSequences(split_files(data["packed"], "validation"))
+    if chat.tokenizer.tokens() == load_tokenizer(local_copy(data["tokenizer"])).tokens():
+        return _bits(model, packed) | _aligned(model, data)
+    texts = read_heldout(data["packed"])
+    if texts is None:
+        return {}
+    table = pack_heldout(texts, chat.tokenizer, data["packed"].details["max_seq_len"])
+    return _bits(model, PackedSequences.of(table))
+
+
+def _bits(model: Alone, sequences: PackedSequences) -> dict[str, float]:
+    measured = bits_per_byte(model, sequences, _BATCH)
+    return {name: value for name, value in measured.items() if name.startswith("bits_per_byte")}
+
+
+def _aligned(model: Alone, data: dict[str, Any]) -> dict[str, float]:
+    """Measure on conversations and pairs, which are kept as tokens."""
+    pairs = read_table(local_copy(data["preference"]))
+    return {
+        "answer_loss": answer_loss(model, read_table(local_copy(data["instruct"])), _BATCH)["loss"],
+        "preference_accuracy": preference_accuracy(*pair_logprobs(model, pairs, _BATCH)),
+    }

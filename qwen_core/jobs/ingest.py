@@ -18,7 +18,7 @@ from qwen_core.data import tally
 from qwen_core.data.documents import SCHEMA
 from qwen_core.data.read import Report
 from qwen_core.errors import InputError
-from qwen_core.jobs.base import base_of
+from qwen_core.jobs.base import base_of, check_settings, reading_settings
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import corpus_outcome
 from qwen_core.jobs.parts import Item, Made, make_parts, part_fingerprint
@@ -27,7 +27,6 @@ from qwen_core.jobs.sources import Source, document_sources
 from qwen_core.parts import Part, PartStore, parts_of
 
 _MAX_FAULTS = 1000
-_NOT_IN_PARTS = ("inputs", "base", "max_raw_bytes", "part_bytes")  # say what is read, not how
 
 
 def run(context: Context) -> Outcome:
@@ -44,7 +43,8 @@ def run(context: Context) -> Outcome:
     """
     connect_ray()
     found = document_sources(context.recipe)
-    earlier = _base_parts(context)
+    base = base_of(context.recipe, context.store)
+    earlier = _base_parts(context, base)
     known = {digest or path for part in earlier for path, digest in part.told["files"]}
     fresh = [source for source in found if (source.content_hash or source.path) not in known]
     options = part_options(context.section)
@@ -64,34 +64,25 @@ def run(context: Context) -> Outcome:
     faults = [fault for part in parts for fault in part.told.get("faults", [])]
     repairs = sum((Counter(part.told.get("repairs", {})) for part in parts), Counter[str]())
     outcome.details |= {"faults": faults[:_MAX_FAULTS], "repairs": dict(repairs)}
+    if base:
+        before = base.details.get("generations", [len(earlier)])
+        outcome.details["generations"] = [*before, len(parts) - len(earlier)]
+        outcome.details["first_read_at"] = base.details.get("first_read_at", base.created_at)
     return outcome
 
 
-def _base_parts(context: Context) -> list[Part]:
+def _base_parts(context: Context, base: Manifest | None) -> list[Part]:
     """Read the parts of the base, with all that they tell: a list of parts has not all of it."""
-    base = base_of(context.recipe, context.store)
     if base:
-        _check_settings(context, base)
+        check_settings(context.attempt.config["ingest"], base.config["ingest"])
     listed = parts_of(base) if base else []
     told = PartStore(context.store.root, context.stage.name).find(part.fingerprint for part in listed)
     return [told.get(part.fingerprint, part) for part in listed]
 
 
-def _check_settings(context: Context, base: Manifest) -> None:
-    """Refuse to put documents that were read with other settings beside new ones."""
-    present, earlier = context.attempt.config["ingest"], base.config["ingest"]
-    other = [name for name in present if name not in _NOT_IN_PARTS and present[name] != earlier.get(name)]
-    if other:
-        told = "; ".join(f"ingest.{name} is {present[name]}, and was {earlier.get(name)}" for name in other)
-        raise InputError(
-            f"the corpus that is added to was read with other settings: {told}. Give the same ones, or read everything "
-            f"anew without a base"
-        )
-
-
 def _items(context: Context, found: list[Source]) -> Iterator[Item]:
     """Group files into parts of some megabytes, in order."""
-    settings = {k: v for k, v in context.section.model_dump(mode="json").items() if k not in _NOT_IN_PARTS}
+    settings = reading_settings(context.section.model_dump(mode="json"))
     settings["language_model"] = context.attempt.sources.get("language_model", "")
     part: list[Source] = []
     size = 0

@@ -1,11 +1,13 @@
 """`pack`: documents ─▶ fixed-length token sequences, and a held-out set by language and source.
 
     documents/part-i.parquet ─▶ hold out by hash of id ─▶ mix ─▶ encode ─▶ shuffle by hash ─▶ pack ─▶ train/part-i.arrow
-                                     └─▶ lowest draws of each language and source ─▶ pack ─▶ validation/part-00000.arrow
+                                     └─▶ lowest draws of each language and source ─▶ heldout.parquet ─┐
+    heldout.parquet of an earlier run, where pack.heldout_from names it ──────────────────────────────┴─▶ pack
 
 Each input file is one Ray task and gives one output file, so the result does not depend on the number of workers. Which
 documents are taken, how often, and which are held out follows from their ids alone, so it does not depend on the files
-either; how documents meet in a row does.
+either; how documents meet in a row does. An earlier run's held-out documents, and near duplicates of them, are never
+trained on.
 """
 
 from __future__ import annotations
@@ -20,19 +22,23 @@ import pyarrow.compute as pc
 import ray
 
 from qwen_core.artifacts import Outcome, local_copy
-from qwen_core.data.heldout import HeldOut
+from qwen_core.data.heldout import HeldOut, Likeness, digest_of, sizes_of
 from qwen_core.data.mix import Cell, cells_of, draws, is_below, repeats, weight_of
 from qwen_core.data.pack import pack
 from qwen_core.data.packed import packed_schema
 from qwen_core.errors import InputError
+from qwen_core.jobs.base import stage_of
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files, write_arrow
+from qwen_core.jobs.heldout import fit_with, likeness_of, pack_heldout, pack_of, read_heldout
+from qwen_core.jobs.lineage import HELDOUT_FILE, lineage_of
 from qwen_core.jobs.mixing import budget_of, cell_sizes, cell_tokens, plan, report, worker_tokenizer
-from qwen_core.parts import row_batches
+from qwen_core.jobs.parts import write_tables
+from qwen_core.parts import parts_of, row_batches
 from qwen_core.tokenizer import load_tokenizer
 
 _COLUMNS = ["id", "text", "language", "source"]
-_SUMS = ("sequences", "tokens", "bytes", "documents", "cut_documents")
+_SUMS = ("sequences", "tokens", "bytes", "documents", "cut_documents", "like_heldout")
 _CELL_SUMS = ("documents", "bytes", "taken_documents", "taken_bytes", "tokens")
 
 
@@ -53,7 +59,9 @@ def run(context: Context) -> Outcome:
     files = document_files(context.inputs["dedup"])
     folder = local_copy(context.inputs["tokenizer"].path("tokenizer"))
     planned = _plan(context, files, folder)
+    fixed = read_heldout(pack_of(section.heldout_from, context.store)) if section.heldout_from else None
     options = {
+        "likeness": likeness_of(fixed, context.recipe) if fixed is not None else None,
         "section": section.model_dump(),
         "weights": planned.weights if planned else {},
         "languages": budget.languages,
@@ -64,14 +72,18 @@ def run(context: Context) -> Outcome:
         "threads": max(1, int(ray.cluster_resources().get("CPU", 1)) // max(1, len(files))),
     }
     shared, work = ray.put(options), ray.remote(num_cpus=1)(_pack_file)
+    weights = _file_weights(context, files)
     waiting = [
-        work.remote(file, context.output(f"train/part-{index:05d}.arrow"), shared) for index, file in enumerate(files)
+        work.remote(file, context.output(f"train/part-{index:05d}.arrow"), shared, weights[file])
+        for index, file in enumerate(files)
     ]
-    sums, cells, heldout = _gather(context, waiting)
+    sums, cells, gathered = _gather(context, waiting)
     tokenizer = load_tokenizer(folder)
-    validation = heldout.pack(
-        section.max_validation_sequences, section.max_seq_len, tokenizer.endoftext_id, tokenizer.token_bytes()
-    )
+    heldout = fixed
+    if heldout is None:
+        heldout = gathered.chosen(section.max_validation_sequences, section.max_seq_len, fit_with(tokenizer))
+    write_tables([heldout], context.output(HELDOUT_FILE))
+    validation = pack_heldout(heldout, tokenizer, section.max_seq_len)
     write_arrow(validation, context.output("validation/part-00000.arrow"))
     if not sums["sequences"] or not validation.num_rows:
         raise InputError(
@@ -79,7 +91,13 @@ def run(context: Context) -> Outcome:
             f"Give more input, loosen the filter section, or raise pack.validation_ratio ({section.validation_ratio})"
         )
     warnings = (planned or plan({cell: sums["tokens"] for cell, sums in cells.items()}, budget)).warnings
-    return _outcome(section, tokenizer.vocab_size, sums, cells, validation.num_rows, warnings)
+    outcome = _outcome(section, tokenizer.vocab_size, sums, cells, validation.num_rows, warnings)
+    outcome.details |= {
+        "heldout": sizes_of(heldout),
+        "heldout_digest": digest_of(heldout),
+        "heldout_from": section.heldout_from,
+    }
+    return outcome
 
 
 def _plan(context: Context, files: list[str], folder: str) -> Any:
@@ -89,6 +107,21 @@ def _plan(context: Context, files: list[str], folder: str) -> Any:
         return None
     tokens = cell_tokens(files, cell_sizes(context.inputs["dedup"]), folder, context.recipe.seed)
     return plan({cell: count * kept for cell, count in tokens.items()}, budget)
+
+
+def _file_weights(context: Context, files: Sequence[str]) -> dict[str, float]:
+    """Tell how often the documents of each file are taken, beside the mix: new ones and others."""
+    section = context.section
+    if section.new_from is None:
+        return dict.fromkeys(files, 1.0)
+    before = stage_of(section.new_from, "pack.new_from", "ingest", context.store)
+    known = {part.fingerprint for part in parts_of(before)}
+    corpus = context.inputs["dedup"]
+    ingest = lineage_of(context.store, corpus)["ingest"]
+    # filter and dedup make one part of each of ingest's, in its order
+    is_new = [part.fingerprint not in known for part in parts_of(ingest)]
+    pairs = zip(parts_of(corpus), is_new, strict=True)
+    return {part.uri: section.new_weight if new else section.old_weight for part, new in pairs}
 
 
 def _outcome(
@@ -110,6 +143,7 @@ def _outcome(
         "validation_sequences": validation_sequences,
         "padding_ratio": 1 - sums["tokens"] / max(1, sums["sequences"] * section.max_seq_len),
         "cut_document_ratio": sums["cut_documents"] / max(1, sums["documents"]),
+        "like_heldout_documents": sums["like_heldout"],
     }
     details = {
         "method": section.method,
@@ -148,16 +182,18 @@ def _gather(context: Context, waiting: list[Any]) -> tuple[dict[str, int], dict[
 
 
 def _pack_file(
-    file: str, target: str, options: Mapping[str, Any]
+    file: str, target: str, options: Mapping[str, Any], weight: float = 1.0
 ) -> tuple[dict[str, int], dict[Cell, dict[str, int]], HeldOut]:
     """Encode one file's documents, batch by batch; write those for training, return counts and what was held out."""
     os.environ["RAYON_NUM_THREADS"] = str(options["threads"])  # read when the encoder first runs in this process
     section, tokenizer = options["section"], worker_tokenizer(options["folder"])
     heldout = HeldOut(section["max_validation_sequences"] * section["max_seq_len"])
     cells: dict[Cell, dict[str, int]] = {}
-    parts = []
+    parts, like_heldout = [], 0
     for table in row_batches(file, _COLUMNS):
-        parts.append(_encode(table, options, tokenizer, heldout, cells))
+        is_like = _like_heldout(table, options)
+        like_heldout += int(is_like.sum())
+        parts.append(_encode(table, {**options, "weight": weight}, tokenizer, heldout, cells, is_like))
     tokens, lengths, order, times = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NONE
     shuffled = np.argsort(order, kind="stable")
     rounds = [shuffled[times[shuffled] > taken] for taken in range(int(times.max(initial=0)))]
@@ -177,6 +213,7 @@ def _pack_file(
         "bytes": int(packed.table["num_bytes"].to_numpy().sum(dtype=np.int64)),
         "documents": packed.documents,
         "cut_documents": packed.cut_documents,
+        "like_heldout": like_heldout,
     }
     return told, cells, heldout
 
@@ -184,8 +221,21 @@ def _pack_file(
 _NONE = (np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
 
+def _like_heldout(table: pa.Table, options: Mapping[str, Any]) -> np.ndarray:
+    """Find documents that an earlier run has held out, and near duplicates of them."""
+    likeness: Likeness | None = options["likeness"]
+    if likeness is None:
+        return np.zeros(table.num_rows, bool)
+    return likeness.is_like(table["id"].to_pylist(), table["text"].to_pylist())
+
+
 def _encode(
-    table: pa.Table, options: Mapping[str, Any], tokenizer: Any, heldout: HeldOut, cells: dict[Cell, dict[str, int]]
+    table: pa.Table,
+    options: Mapping[str, Any],
+    tokenizer: Any,
+    heldout: HeldOut,
+    cells: dict[Cell, dict[str, int]],
+    is_like: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Encode a batch's documents that are taken; count all, set the held-out ones aside.
 
@@ -196,13 +246,16 @@ def _encode(
     # The held-out share is drawn by another hash than the order, or the first of the shuffle would be held out.
     is_heldout = is_below(draws(table["id"], options["seed"], "heldout"), options["section"]["validation_ratio"])
     sizes = pc.fill_null(pc.binary_length(table["text"]), 0).to_numpy().astype(np.int64)
-    for number in np.unique(members[is_heldout]).tolist():
-        mine = is_heldout & (members == number)
-        heldout.bytes[names[number]] += int(sizes[mine].sum())
-        mine[mine] = heldout.wanted(names[number], order[mine])
-        aside = tokenizer.encode_documents(_texts(table, mine), tokenizer.endoftext_id)
-        heldout.add(names[number], order[mine], *aside)
-    times = repeats(table["id"], _weights(names, options)[members], options["seed"])
+    if options["likeness"] is None:  # else the set is there already
+        for number in np.unique(members[is_heldout]).tolist():
+            mine = is_heldout & (members == number)
+            heldout.bytes[names[number]] += int(sizes[mine].sum())
+            mine[mine] = heldout.wanted(names[number], order[mine])
+            texts = _texts(table, mine)
+            aside = tokenizer.encode_documents(texts, tokenizer.endoftext_id)
+            heldout.add(names[number], order[mine], *aside, table["id"].filter(pa.array(mine)).to_pylist(), texts)
+    is_heldout |= is_like
+    times = repeats(table["id"], options["weight"] * _weights(names, options)[members], options["seed"])
     times[is_heldout] = 0
     taken = times > 0
     tokens, lengths = tokenizer.encode_documents(_texts(table, taken), tokenizer.endoftext_id)

@@ -9,22 +9,20 @@ beside the artifacts of its run is told by `sources`.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import logging
-import os
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qwen_core.artifacts import Attempt, Manifest, Outcome, Store
 from qwen_core.config import Recipe, dump_recipe, load_recipe
-from qwen_core.errors import ArtifactError, QwenCoreError
+from qwen_core.errors import ArtifactError
+from qwen_core.jobs.command import job_parser, print_result, run_command, with_places
 from qwen_core.jobs.context import Context
+from qwen_core.jobs.dated import with_date
 from qwen_core.jobs.sources import origin_hashes, source_hashes
-from qwen_core.stages import STAGES, Stage
+from qwen_core.stages import STAGES, Stage, stages_of
 from qwen_core.tracking.folder import SCHEME, FolderRun, begin_folder_run
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
     inputs = _inputs_of(stage, store, run_key)
     sources = source_hashes(name, recipe) | origin_hashes(name, recipe, store, tracking_uri)
     attempt = store.begin(stage, recipe, run_key, inputs, sources)
-    with _begin_run(tracking_uri, recipe, run_key, name, attempt.fingerprint) as run:
+    with _begin_run(tracking_uri, recipe, run_key, attempt, f"{store.root}/spool") as run:
         run.log_params(_params_of(recipe, stage))
         for manifest in inputs.values():
             run.log_dataset(manifest, "input")
@@ -60,17 +58,19 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
         if done is not None:
             tags = {"qwen_core.reused": "true", "qwen_core.origin_run_id": done.mlflow_run_id or ""}
             run.set_tags(tags)
-            _log_result(run, done)
             store.point(run_key, done)
+            _log_result(run, done)
+            _log_overview(run, store, run_key, stage)
             print(f"[{name}] already done: {done.uri}", flush=True)
             return done, True
         started = time.monotonic()
         job = importlib.import_module(f"qwen_core.jobs.{name}")  # not sooner: a stage that is done needs none of it
         outcome: Outcome = job.run(Context(stage, recipe, store, attempt, run))
         _save_recipe(store, attempt, recipe)
-        manifest = store.commit(attempt, outcome, time.monotonic() - started, run.run_id)
+        manifest = store.commit(attempt, outcome, time.monotonic() - started, run.run_id if run.is_known else None)
         store.point(run_key, manifest)
         _log_result(run, manifest)
+        _log_overview(run, store, run_key, stage)
         print(f"[{name}] done in {manifest.seconds:.1f} s: {manifest.uri}", flush=True)
         return manifest, False
 
@@ -84,48 +84,38 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit code: 0, or the error's own code (see `qwen_core.errors`).
     """
-    parser = argparse.ArgumentParser(prog="python -m qwen_core.jobs", description="Run one stage as a Ray job.")
+    parser = job_parser("qwen_core.jobs", "Run one stage as a Ray job.")
     parser.add_argument("stage", choices=list(STAGES), metavar="STAGE", help=", ".join(STAGES))
-    parser.add_argument("--recipe", required=True, help="bundled name or path of a YAML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--run-key", required=True, help="the pipeline run that this belongs to")
-    parser.add_argument("--store", default=os.environ.get("QWEN_CORE_STORE"), help="root of the artifacts")
-    parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"))
-    given = parser.parse_args(arguments)
+    given = with_places(parser, arguments)
     name = given.stage
-    missing = [flag for flag, value in (("--store", given.store), ("--tracking-uri", given.tracking_uri)) if not value]
-    if missing:
-        parser.error(f"{' and '.join(missing)} needed (or QWEN_CORE_STORE and MLFLOW_TRACKING_URI in the environment)")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
-    try:
-        recipe = load_recipe(given.recipe, given.overrides)
+
+    def work() -> None:
+        recipe = with_date(load_recipe(given.recipe, given.overrides), given.date)
         manifest, _ = run_stage(name, recipe, given.run_key, Store(given.store), given.tracking_uri)
-    except QwenCoreError as error:
-        print(f"[{name}] failed: {error}", flush=True)
-        return error.exit_code
-    except Exception:
-        traceback.print_exc()
-        print(f"[{name}] failed: an unexpected error; the traceback above tells where", flush=True)
-        return 1
-    # The operator reads this line and the one that tells the run; they are the job's answer.
-    print(f"qwen-core manifest: {manifest.uri}", flush=True)
-    return 0
+        # The operator reads these lines and the one that tells the run; they are the job's answer.
+        if name == "release":
+            from qwen_core.jobs.release import result_of  # loads MLflow
+
+            print_result(result_of(manifest, given.tracking_uri))
+        print(f"qwen-core manifest: {manifest.uri}", flush=True)
+
+    return run_command(name, work)
 
 
 @contextmanager
 def _begin_run(
-    tracking_uri: str, recipe: Recipe, run_key: str, stage: str, fingerprint: str
+    tracking_uri: str, recipe: Recipe, run_key: str, attempt: Attempt, spool_uri: str
 ) -> Iterator[StageRun | FolderRun]:
     """Open the stage's run in MLflow, or in a folder; MLflow takes seconds to load and is loaded only for the first."""
     if tracking_uri.startswith(SCHEME):
-        with begin_folder_run(tracking_uri, stage) as folder:
+        with begin_folder_run(tracking_uri, attempt.stage.name) as folder:
             yield folder
         return
     from qwen_core.tracking.runs import begin_stage_run
 
-    with begin_stage_run(tracking_uri, recipe, run_key, stage, fingerprint) as run:
-        print(f"qwen-core mlflow run: {run.experiment_id}/{run.run_id}", flush=True)
+    with begin_stage_run(tracking_uri, recipe, run_key, attempt.stage.name, attempt.fingerprint, spool_uri) as run:
+        if run.is_known:
+            print(f"qwen-core mlflow run: {run.experiment_id}/{run.run_id}", flush=True)
         yield run
 
 
@@ -164,3 +154,14 @@ def _log_result(run: StageRun | FolderRun, manifest: Manifest) -> None:
     figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
     run.log_result(figures | manifest.metrics)
     run.log_dataset(manifest, "output")
+
+
+def _log_overview(run: StageRun | FolderRun, store: Store, run_key: str, stage: Stage) -> None:
+    """With the last stage of a DAG, tell on the pipeline's run what was made, and what differs from its rival."""
+    if isinstance(run, FolderRun) or stage is not stages_of(stage.dag)[-1]:
+        return
+    from qwen_core.tracking.overview import log_model_figures, log_overview
+
+    log_overview(run, store, run_key)
+    if stage.name == "release":
+        log_model_figures(run, store.of_run(run_key))

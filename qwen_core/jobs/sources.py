@@ -21,7 +21,7 @@ from qwen_core.data.read.kinds import kind_of
 from qwen_core.data.read.ranges import Range, plan_ranges
 from qwen_core.demo import environment
 from qwen_core.errors import InputError
-from qwen_core.jobs.base import base_hash
+from qwen_core.jobs.base import base_hash, stage_of
 from qwen_core.jobs.listing import File, Listing, list_files, title_of
 
 _BUNDLED_DOCUMENTS = ("documents_zh.jsonl", "documents_en.jsonl")
@@ -95,11 +95,27 @@ def origin_hashes(stage: str, recipe: Recipe, store: Store, tracking_uri: str | 
     """
     if stage == "ingest":
         return base_hash(recipe, store)
+    if stage in ("tokenizer", "pack"):
+        return _kept_hashes(stage, recipe, store)
     if stage != "pretrain" or not recipe.pretrain.init_from:
         return {}
     from qwen_core.jobs.found import find_model  # loads torch
 
     return find_model(recipe.pretrain.init_from, store, tracking_uri, ("pretrain",)).hashes()
+
+
+def _kept_hashes(stage: str, recipe: Recipe, store: Store) -> dict[str, str]:
+    """Name the artifacts that are kept from earlier runs by their fingerprints: a run key tells of no content."""
+    hashes = {}
+    named = {
+        "tokenizer": (("keep_from", "tokenizer"),),
+        "pack": (("heldout_from", "pack"), ("new_from", "ingest")),
+    }
+    for key, made_by in named[stage]:
+        name = getattr(getattr(recipe, stage), key)
+        if name is not None:
+            hashes[key] = stage_of(name, f"{stage}.{key}", made_by, store).fingerprint
+    return hashes
 
 
 def hash_file(path: Path) -> str:

@@ -4,15 +4,17 @@
                                                                  └─▶ the lowest draws of each language ─┘
 
 Reads `dedup`. Leaves `tokenizer/` (tokenizer.json, tokenizer_config.json). Only the sample comes to the driver, and
-the order in which it comes does not matter. With `tokenizer.import_path` nothing is trained.
+the order in which it comes does not matter. With `tokenizer.import_path` nothing is trained, and with
+`tokenizer.keep_from` only where an earlier tokenizer has drifted.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
+from tokenizers import Tokenizer
 
-from qwen_core.artifacts import Outcome, upload
+from qwen_core.artifacts import Manifest, Outcome, local_copy, upload
+from qwen_core.data.budget import Mixture
 from qwen_core.data.mix import Cell, cells_of, draws, is_below, repeats
+from qwen_core.jobs.base import stage_of
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.corpus import document_files
+from qwen_core.jobs.kept import baseline_of, drift_of, tokens_per_byte
 from qwen_core.jobs.mixing import BYTES_PER_TOKEN, budget_of, cell_sizes, plan
 from qwen_core.tokenizer import (
     import_tokenizer,
@@ -37,6 +43,7 @@ from qwen_core.tokenizer import (
 )
 
 _LOG = logging.getLogger(__name__)
+_TOLD_OF_DRIFT = ("kept", "drift_ratio")
 _MEASURED_CHARS = 10_000
 # A small language gives more than its share, or there would be nothing to measure on.
 _WANTED_DOCUMENTS, _MOST_HELDOUT = 20, 0.2
@@ -55,6 +62,10 @@ class _Sample:
         """Keep the lowest draws, so that the blocks' order does not matter."""
         self.heldout[language] = sorted(self.heldout.get(language, []) + found)[: self.max_measured]
 
+    def texts(self) -> dict[str, list[str]]:
+        """Give the texts to measure on, by language."""
+        return {name: [text for _, text in kept] for name, kept in sorted(self.heldout.items())}
+
 
 def run(context: Context) -> Outcome:
     """Train on a sample of the mixed corpus, or import; measure on documents that were held out.
@@ -71,12 +82,93 @@ def run(context: Context) -> Outcome:
     section = context.section
     given = import_tokenizer(section.import_path, section.add_chat_tokens) if section.import_path else None
     connect_ray()
+    if given is None and section.keep_from is not None:
+        kept = stage_of(section.keep_from, "tokenizer.keep_from", "tokenizer", context.store)
+        outcome, is_fit = _keep(context, kept)
+        if is_fit:
+            return outcome
+        renewed = _make(context, None)
+        names = ("kept", "drift_ratio", "drift", "max_drift_ratio", "keep_from", "decision")
+        renewed.details |= {name: outcome.details[name] for name in names}
+        renewed.metrics |= {n: value for n, value in outcome.metrics.items() if n.partition("/")[0] in _TOLD_OF_DRIFT}
+        return renewed
+    return _make(context, given)
+
+
+def _keep(context: Context, kept: Manifest) -> tuple[Outcome, bool]:
+    """Measure an earlier tokenizer on the present corpus, and take it where it fits; tell whether it does."""
+    section = context.section
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(local_copy(kept.path("tokenizer")), Path(folder) / "tokenizer")
+        tokenizer = load_tokenizer(Path(folder) / "tokenizer")
+        sample, planned, _ = _sampled(context, 0.0, lambda texts: [None for _ in texts])
+        figures = measure(tokenizer, sample.texts())
+        baseline = baseline_of(kept)
+        sizes: Counter[str] = Counter()
+        for (language, _), (_, size) in cell_sizes(context.inputs["dedup"]).items():
+            sizes[language] += size
+        drift = drift_of(baseline["tokens_per_byte"], tokens_per_byte(figures), sizes)
+        is_fit = drift.ratio <= section.max_drift_ratio
+        if is_fit:
+            upload(folder, context.attempt.data_uri)
+    sign = "within" if is_fit else "beyond"
+    decision = (
+        f"{'kept' if is_fit else 'renewed'}: {100 * drift.ratio:+.1f}% tokens for a byte since it was trained, {sign} "
+        f"the limit of {100 * section.max_drift_ratio:.1f}%"
+    )
+    print(f"[tokenizer] {decision}", flush=True)
+    context.run.set_tags({"qwen_core.tokenizer": decision})
+    details = _details(section, tokenizer.vocab_size, 0.0, sample, figures, planned) | {
+        "kept": is_fit,
+        "keep_from": kept.uri,
+        "baseline": baseline,
+        "drift_ratio": drift.ratio,
+        "drift": drift.languages,
+        "max_drift_ratio": section.max_drift_ratio,
+        "decision": decision,
+    }
+    told = {"kept": float(is_fit), "drift_ratio": drift.ratio}
+    told |= {f"drift_ratio/{language}": value for language, value in drift.languages.items()}
+    return Outcome(rows=tokenizer.vocab_size, metrics=figures | told, details=details), is_fit
+
+
+def _make(context: Context, given: Tokenizer | None) -> Outcome:
+    """Train a tokenizer, or take one that was imported, and measure it."""
+    section = context.section
+
+    def learn(texts: Iterator[list[str]]) -> Tokenizer:
+        if given is None:
+            return train_tokenizer(texts, section.vocab_size, section.min_frequency)
+        for _ in texts:
+            pass  # only what was held out is wanted
+        return given
+
+    sample, planned, (share, made) = _sampled(context, 1.0 if given is None else 0.0, learn)
+    with tempfile.TemporaryDirectory() as folder:
+        template = told_template(Path(section.import_path).expanduser()) if section.import_path else (None, None)
+        save_tokenizer(made, Path(folder) / "tokenizer", *template)
+        tokenizer = load_tokenizer(Path(folder) / "tokenizer")
+        upload(folder, context.attempt.data_uri)
+    figures = measure(tokenizer, sample.texts())
+    _warn_of_losses(figures)
+    details = _details(section, tokenizer.vocab_size, share, sample, figures, planned)
+    return Outcome(rows=tokenizer.vocab_size, metrics=figures, details=details)
+
+
+def _sampled(
+    context: Context, largest_share: float, learn: Callable[[Iterator[list[str]]], Any]
+) -> tuple[_Sample, Mixture, tuple[float, Any]]:
+    """Stream a sample of the mixed corpus to a learner, and gather what is held out.
+
+    Returns the sample, the mix, and the share of the corpus that was taken with what the learner made of it.
+    """
+    section = context.section
     files = document_files(context.inputs["dedup"])
     sizes = cell_sizes(context.inputs["dedup"])
     planned = plan({cell: size / BYTES_PER_TOKEN for cell, (_, size) in sizes.items()}, budget_of(context.recipe.mix))
     heldout = heldout_shares(sizes, section.validation_ratio)
     mixed_bytes = sum(size * planned.weights[cell] * (1 - heldout[cell[0]]) for cell, (_, size) in sizes.items())
-    share = min(1.0, section.max_sample_bytes / max(1.0, mixed_bytes)) if given is None else 0.0
+    share = min(largest_share, section.max_sample_bytes / max(1.0, mixed_bytes)) if largest_share else 0.0
     options = {
         "rates": {cell: weight * share for cell, weight in planned.weights.items()},
         "heldout": heldout,
@@ -85,21 +177,15 @@ def run(context: Context) -> Outcome:
     }
     documents = ray.data.read_parquet(files, columns=["id", "text", "language", "source"])
     sample = _Sample(section.max_measured_documents)
-    texts = _texts(context, documents.map_batches(sampled, fn_kwargs=options, batch_format="pyarrow"), sample)
-    if given is None:
-        given = train_tokenizer(texts, section.vocab_size, section.min_frequency)
-    else:
-        for _ in texts:
-            pass  # only what was held out is wanted
-    with tempfile.TemporaryDirectory() as folder:
-        template = told_template(Path(section.import_path).expanduser()) if section.import_path else (None, None)
-        save_tokenizer(given, Path(folder) / "tokenizer", *template)
-        tokenizer = load_tokenizer(Path(folder) / "tokenizer")
-        upload(folder, context.attempt.data_uri)
-    figures = measure(tokenizer, {name: [text for _, text in kept] for name, kept in sorted(sample.heldout.items())})
-    _warn_of_losses(figures)
-    details = {
-        "vocab_size": tokenizer.vocab_size,
+    taken = documents.map_batches(sampled, fn_kwargs=options, batch_format="pyarrow")
+    return sample, planned, (share, learn(_texts(context, taken, sample)))
+
+
+def _details(
+    section: Any, vocab_size: int, share: float, sample: _Sample, figures: Mapping[str, float], planned: Mixture
+) -> dict[str, Any]:
+    return {
+        "vocab_size": vocab_size,
         "imported_from": section.import_path,
         "sample_share": share,
         "sample_bytes": sum(sample.bytes.values()),
@@ -110,7 +196,6 @@ def run(context: Context) -> Outcome:
         "measures": measures_table(figures, {name: len(kept) for name, kept in sample.heldout.items()}),
         "mix_warnings": list(planned.warnings),
     }
-    return Outcome(rows=tokenizer.vocab_size, metrics=figures, details=details)
 
 
 def _warn_of_losses(figures: Mapping[str, float]) -> None:

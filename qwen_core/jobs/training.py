@@ -15,7 +15,7 @@ from qwen_core.artifacts import Manifest, Outcome, local_copy
 from qwen_core.config.align import Lora
 from qwen_core.config.recipe import Recipe
 from qwen_core.config.training import Optimiser
-from qwen_core.errors import InputError, PlatformError, RecipeError
+from qwen_core.errors import InputError, RecipeError
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.folders import ModelFolder, check_ids, check_positions, check_same_tokenizer, open_folder
 from qwen_core.model import CausalLM, ModelConfig
@@ -24,7 +24,8 @@ from qwen_core.model.moe import router_of
 from qwen_core.parallel.layout import Source
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.figures import loss_curve
-from qwen_core.tracking.spool import MetricLog, spool_folder
+from qwen_core.tracking.leftover import keep_waiting
+from qwen_core.tracking.spool import spool_folder
 from qwen_core.train.alerts import AlertPlan
 from qwen_core.train.launch import Plan, train
 from qwen_core.train.loop import summarise
@@ -59,7 +60,13 @@ def start_from(folder: ModelFolder, uri: str) -> Start:
     return Start(folder.config, FolderWeights(folder.config, uri))
 
 
-def run_training(context: Context, start: Start, make_task: Callable[[CausalLM], Task], tokenizer_uri: str) -> Outcome:
+def run_training(
+    context: Context,
+    start: Start,
+    make_task: Callable[[CausalLM], Task],
+    tokenizer_uri: str,
+    settings: Optimiser | None = None,
+) -> Outcome:
     """Run a training stage and tell its outcome.
 
     Args:
@@ -67,12 +74,13 @@ def run_training(context: Context, start: Start, make_task: Callable[[CausalLM],
         start: The model that it starts from.
         make_task: Builds the stage's side of the loop, on each worker.
         tokenizer_uri: Folder whose tokenizer files go with the model.
+        settings: Instead of the stage's section of the recipe.
 
     Returns:
         The outcome; `rows` is the number of optimiser steps.
     """
     connect_ray()
-    settings: Optimiser = context.section
+    settings = context.section if settings is None else settings
     recipe = context.recipe
     tokenizer = load_tokenizer(local_copy(tokenizer_uri))
     adapters = adapters_of(context.stage.name, recipe)
@@ -100,7 +108,7 @@ def run_training(context: Context, start: Start, make_task: Callable[[CausalLM],
             adapters=adapters,
         )
     )
-    _send_waiting_points(context)
+    _keep_waiting_points(context)
     history = [json.loads(line) for line in Path(local_copy(context.output("history.jsonl"))).read_text().splitlines()]
     context.run.log_figure(loss_curve(history, context.stage.name), "loss_curve.png")
     figures = summarise(history, settings)
@@ -109,14 +117,10 @@ def run_training(context: Context, start: Start, make_task: Callable[[CausalLM],
     return Outcome(rows=settings.max_steps, tokens=tokens, metrics=figures)
 
 
-def _send_waiting_points(context: Context) -> None:
-    """Send the points that MLflow did not take while the workers ran: the commit deletes the folder where they wait."""
-    folder = spool_folder(context.attempt.state_uri)
-    if (folder / f"{context.run.run_id}.jsonl").exists() and not MetricLog(context.run, folder).close():
-        raise PlatformError(
-            "the training is done, but MLflow does not take its metrics, which wait in the stage's state. Start MLflow "
-            "and run the stage again: it goes on from the last checkpoint"
-        )
+def _keep_waiting_points(context: Context) -> None:
+    """Move points that MLflow did not take while the workers ran: the commit deletes the folder where they wait."""
+    if context.run.run_id is not None:
+        keep_waiting(context.run, spool_folder(context.attempt.state_uri))
 
 
 def _scales(config: ModelConfig, recipe: Recipe) -> Mapping[str, float]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from qwen_core.errors import PlatformError
+
+POOLS = Path(__file__).with_name("pools.json")
+"""Pools of the DAGs, as `airflow pools import` reads them too."""
 
 
 class AirflowClient:
@@ -17,19 +22,25 @@ class AirflowClient:
         self._url, self._user, self._password = url, user, password
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+    def trigger(self, dag_id: str, conf: dict[str, Any], partition_key: str | None = None) -> str:
         """Start a DAG run.
 
         Args:
             dag_id: The DAG; right after the first start of the platform it may take a while to appear.
             conf: Params of its trigger form.
+            partition_key: Shown with the run, for a DAG that has partitions: `corpus` and those behind it.
 
         Returns:
             The DAG run's id.
+
+        Raises:
+            PlatformError: The DAG does not appear, or refuses a value of the form.
         """
+        body = {"conf": conf, "logical_date": None}
+        body |= {"partition_key": partition_key} if partition_key else {}
         deadline = time.monotonic() + 60
         while True:
-            answer = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"conf": conf, "logical_date": None})
+            answer = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
             if answer.status_code == 200:
                 return str(answer.json()["dag_run_id"])
             if answer.status_code != 404 or time.monotonic() > deadline:
@@ -42,11 +53,18 @@ class AirflowClient:
         known = {dag["dag_id"] for dag in answer.json().get("dags", [])} if answer.status_code == 200 else set()
         return set(dag_ids) <= known
 
+    def ensure_pools(self) -> None:
+        """Make the pools of `pools.json`, where there are none; one that a person has changed is left alone."""
+        pools: dict[str, dict[str, Any]] = json.loads(POOLS.read_text(encoding="utf-8"))
+        for name, pool in pools.items():
+            if self._request("GET", f"/api/v2/pools/{name}").status_code == 404:
+                answer = self._request("POST", "/api/v2/pools", json={"name": name, **pool})
+                if answer.status_code not in (201, 409):  # the second: somebody else was quicker
+                    raise PlatformError(f"Airflow refused to make the pool '{name}': {answer.text[:300]}")
+
     def ensure_pool(self, name: str, slots: int) -> None:
-        """Make a pool, where there is none."""
-        if self._request("GET", f"/api/v2/pools/{name}").status_code == 404:
-            body = {"name": name, "slots": slots, "description": "Training stages", "include_deferred": True}
-            self._request("POST", "/api/v2/pools", json=body)
+        """Make the pools; see `ensure_pools`."""
+        self.ensure_pools()
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Fetch a DAG run; `state` is its state."""
@@ -73,6 +91,39 @@ class AirflowClient:
         if isinstance(content, str):
             return content
         return "\n".join(_log_line(entry) for entry in content)
+
+    def waiting_actions(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Find what a DAG run asks a person.
+
+        Args:
+            dag_id: The DAG.
+            run_id: The DAG run.
+
+        Returns:
+            Unanswered questions: `subject`, `body`, `options`, and the `task_instance`.
+        """
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/hitlDetails"
+        found = self._json(path, response_received=False)
+        return [one for one in found["hitl_details"] if one["task_instance"]["state"] in ("awaiting_input", "deferred")]
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str, note: str = "") -> None:
+        """Answer what a task asks.
+
+        Args:
+            dag_id: The DAG.
+            run_id: The DAG run.
+            task_id: The task.
+            option: One of its options.
+            note: Why.
+
+        Raises:
+            PlatformError: It was answered already, or the option is none of its.
+        """
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        body = {"chosen_options": [option], "params_input": {"note": note}}
+        answer = self._request("PATCH", path, json=body)
+        if answer.status_code != 200:
+            raise PlatformError(f"Airflow refused the answer to '{task_id}': {answer.text[:300]}")
 
     def runs_started_by(self, dag_id: str, run_id: str, next_dag: str) -> list[str]:
         """Find the runs of a DAG that another DAG run's asset event started."""

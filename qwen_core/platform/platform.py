@@ -12,28 +12,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from pydantic import ValidationError
 
 from qwen_core.errors import PlatformError
 from qwen_core.platform import processes
 from qwen_core.platform.airflow import AirflowClient
-from qwen_core.platform.services import Service, clean_ray_folder, remove_ray_link, services_of, tracking_database
-from qwen_core.platform.settings import Home, Settings, check_resources, environment, loopback_without_proxy
+from qwen_core.platform.database import prepare_databases, tracking_database
+from qwen_core.platform.environment import environment, loopback_without_proxy
+from qwen_core.platform.services import Service, health_of, remove_ray_link, services_of
+from qwen_core.platform.settings import Home, Settings, check_resources
+from qwen_core.platform.watcher import NAME as WATCHER
+from qwen_core.platform.watcher import START_SECONDS, Supervision, read_supervision
 from qwen_core.stages import DAGS
 
-_START_SECONDS = 300.0
 _LOG_LINES = 25
-_TRAINING_POOL = "training"
+_MAX_START_DEATHS = 3
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """What `status` tells of a service; `state` is `up`, `starting` or `down`."""
+    """What `status` tells of a service.
+
+    Attributes:
+        name: The service.
+        state: `up`, `starting`, `down`, or `failed` when it died so often that the watcher tries it seldom.
+        pid: Its process.
+        url: Its page; empty where it has none.
+        memory_bytes: Of its process and their children.
+        restarts: How often the watcher has started it again since the last `down`.
+        last_exit: How and when it ended last; empty where it never did.
+    """
 
     name: str
     state: str
     pid: int | None
     url: str
     memory_bytes: int
+    restarts: int = 0
+    last_exit: str = ""
 
 
 class Platform:
@@ -63,7 +79,7 @@ class Platform:
     def tracking_uri(self) -> str:
         """MLflow's server while it runs, else its database."""
         running = processes.find(self.home, "mlflow") is not None
-        return self.mlflow_url if running else tracking_database(self.home)
+        return self.mlflow_url if running else tracking_database(self.home, self.settings)
 
     @property
     def airflow(self) -> AirflowClient:
@@ -71,8 +87,8 @@ class Platform:
         secret = self.home.credentials()
         return AirflowClient(self.airflow_url, secret["airflow_user"], secret["airflow_password"])
 
-    def configure(self, **changes: int | None) -> None:
-        """Change ports or sizes and keep them.
+    def configure(self, **changes: int | str | None) -> None:
+        """Change settings and keep them.
 
         Args:
             **changes: Fields of `Settings`; `None` leaves a value as it is.
@@ -86,9 +102,13 @@ class Platform:
             return
         running = [service.name for service in self._services() if processes.find(self.home, service.name)]
         if running:
-            told = ", ".join(f"{name} is {have[name]}, asked for {value}" for name, value in wanted.items())
+            told = ", ".join(_change(name, have[name], value) for name, value in wanted.items())
             raise PlatformError(f"{told}, but {', '.join(running)} run already; end them first: qwen-core down")
-        self.settings = Settings.model_validate(have | wanted)
+        try:
+            self.settings = Settings.model_validate(have | wanted)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise PlatformError(faults) from None  # the chain would show the value, and in it a password
         self.home.save_settings(self.settings)
 
     def prepare_local(self) -> None:
@@ -118,13 +138,16 @@ class Platform:
         with processes.lock(self.home):
             services = self._services()
             missing = [service for service in services if processes.find(self.home, service.name) is None]
-            if not missing and all(service.is_healthy() for service in services):
+            is_watched = processes.find(self.home, WATCHER) is not None
+            if is_watched and not missing and all(health_of(services).values()):
                 return
-            self._start(missing, progress)
-            self._wait(services, progress)
+            before = _restarts(self.home)
+            if missing or not is_watched:
+                self._start(missing, progress)
+            self._wait(services, before, progress)
 
     def down(self) -> int:
-        """End every process of the platform.
+        """End every process of the platform, the watcher first.
 
         Returns:
             How many there were.
@@ -132,18 +155,35 @@ class Platform:
         if not self.home.path.is_dir():
             return 0
         with processes.lock(self.home):
-            count = processes.stop_all(self.home)
+            count = processes.stop_leader(self.home, WATCHER)
+            count += processes.stop_all(self.home)
         remove_ray_link(self.home)
         return count
 
     def status(self) -> list[ServiceStatus]:
-        """Look at every service."""
-        told = []
-        for service in self._services():
-            process = processes.find(self.home, service.name)
-            state = "down" if process is None else "up" if service.is_healthy() else "starting"
+        """Look at every service, and at the watcher."""
+        services = self._services()
+        running = {service.name: processes.find(self.home, service.name) for service in services}
+        health = health_of(service for service in services if running[service.name] is not None)
+        supervision = read_supervision(self.home)
+        watcher = processes.find(self.home, WATCHER)
+        told = [
+            ServiceStatus(
+                WATCHER,
+                "up" if watcher else "down",
+                watcher.pid if watcher else None,
+                "",
+                processes.memory_bytes(watcher, is_alone=True) if watcher else 0,
+            )
+        ]
+        for service in services:
+            process = running[service.name]
+            known = supervision.get(service.name) or Supervision("down", 0, "")
+            down = "failed" if known.state == "failed" else "down"
+            state = down if process is None else "up" if health[service.name] else "starting"
             pid, memory = (process.pid, processes.memory_bytes(process)) if process else (None, 0)
-            told.append(ServiceStatus(service.name, state, pid, service.url, memory))
+            url, history = service.url, (known.restarts, known.last_exit)
+            told.append(ServiceStatus(service.name, state, pid, url, memory, *history))
         return told
 
     def is_up(self) -> bool:
@@ -172,24 +212,20 @@ class Platform:
         return services_of(self.home, self.settings)
 
     def _start(self, missing: list[Service], progress: Callable[[str], None]) -> None:
-        """Start services, after what a crash left of them has been cleared away."""
+        """Start a watcher, which starts what is missing; what a crash left is cleared away before."""
+        processes.stop_leader(self.home, WATCHER)  # one that runs may be in a pause, or have given a service up
         for warning in check_resources(self.home.path):
             progress(f"warning: {warning}")
         for service in missing:
-            processes.stop_all(self.home, service.name)
+            processes.stop_all(self.home, service.name, is_harsh=True)
         self._check_ports(missing)
+        prepare_databases(self.settings)
         env = environment(self.home, self.settings)
         if missing:
             progress(f"starting {', '.join(service.name for service in missing)} (state in {self.home.path})")
-        for service in missing:
-            if service.name == "ray":
-                clean_ray_folder(self.home)
-            if service.name == "api-server":  # the first of Airflow's
-                self._migrate(env)
-            written = self._log_bytes(service.name)
-            processes.start(self.home, service.name, service.command, env)
-            if service.name == "ray":
-                self._wait_for_ray(service, written)
+            self._migrate(env)
+        command = [sys.executable, "-m", "qwen_core.platform", str(self.home.path)]
+        processes.start(self.home, WATCHER, command, env)
 
     def _check_ports(self, missing: list[Service]) -> None:
         """Refuse to start where a port is taken, naming who has it and how to choose another."""
@@ -207,9 +243,13 @@ class Platform:
             raise PlatformError("\n".join(taken))
 
     def _migrate(self, env: dict[str, str]) -> None:
-        """Bring Airflow's database up to date before its services ask for it; once for each release of Airflow."""
+        """Bring Airflow's database up to date before its services ask for it.
+
+        Once for each release of Airflow; PostgreSQL's each time, for it may be another or an empty one by now.
+        """
         done = self.home.folder("airflow") / f"migrated-{importlib.metadata.version('apache-airflow')}"
-        if done.is_file() and (self.home.path / "airflow" / "airflow.db").is_file():
+        is_file = self.settings.airflow_database is None
+        if is_file and done.is_file() and (self.home.path / "airflow" / "airflow.db").is_file():
             return
         log = self.home.folder("logs") / "migrate.log"
         command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
@@ -217,57 +257,68 @@ class Platform:
             code = subprocess.run(command, env=env, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
         if code:
             raise PlatformError(f"Airflow's database could not be prepared:\n{processes.tail(log, _LOG_LINES)}")
-        done.touch()
+        if is_file:
+            done.touch()
 
-    def _wait(self, services: list[Service], progress: Callable[[str], None]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        waiting = {service.name: service for service in services}
-        while waiting:
-            self._check_alive(services)
-            for name, service in list(waiting.items()):
-                if service.is_healthy():
-                    del waiting[name]
-                    progress(f"  {name} is up{'  ' + service.url if service.url else ''}")
-            if waiting and time.monotonic() > deadline:
-                raise PlatformError(
-                    f"{', '.join(waiting)} did not get well within {_START_SECONDS:.0f} s; "
-                    f"see: qwen-core logs {next(iter(waiting))}; to start anew: qwen-core down, then qwen-core up"
-                )
-            time.sleep(0.5)
-        airflow = self.airflow
-        airflow.ensure_pool(_TRAINING_POOL, 1)
-        while not airflow.has_dags(DAGS):
+    def _wait(self, services: list[Service], before: dict[str, int], progress: Callable[[str], None]) -> None:
+        died: dict[str, int] = {}
+        told: set[str] = set()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self._check_alive(before, died, progress)
+            well = self._well(services)
+            for service in services:
+                if service.name in well - told:
+                    progress(f"  {service.name} is up{'  ' + service.url if service.url else ''}")
+            told |= well
+            waiting = [service.name for service in services if service.name not in well]
+            if not waiting and self.airflow.has_dags(DAGS):
+                break
             if time.monotonic() > deadline:
-                raise PlatformError("Airflow has not found the DAGs; see: qwen-core logs dag-processor")
-            self._check_alive(services)
-            time.sleep(1)
+                raise PlatformError(_not_well(waiting))
+            time.sleep(0.5)
+        self.airflow.ensure_pools()
 
-    def _wait_for_ray(self, ray: Service, written: int) -> None:
-        """Wait for Ray's node before anything else starts.
+    def _well(self, services: list[Service]) -> set[str]:
+        """Name the services that the watcher has seen well, and that are so now."""
+        watcher = processes.find(self.home, WATCHER)
+        told = read_supervision(self.home, watcher.pid if watcher else -1)
+        started = [service for service in services if service.name in told and told[service.name].state == "up"]
+        return {name for name, is_well in health_of(started).items() if is_well}
 
-        Its daemons give each other 30 s (fixed in Ray's code), too little beside five other starting services on two
-        cores; and its dashboard answers before the node is there, so only the log tells.
-        """
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            self._check_alive([ray])
-            with self.log_path("ray").open("rb") as log:
-                log.seek(written)
-                if b"Ray runtime started" in log.read():
-                    return
-            time.sleep(0.3)
-        raise PlatformError(f"Ray did not start within {_START_SECONDS:.0f} s; see: qwen-core logs ray")
+    def _check_alive(self, before: dict[str, int], told: dict[str, int], progress: Callable[[str], None]) -> None:
+        """Tell of services that died while they started, and were started again; give up with one that goes on so."""
+        if processes.find(self.home, WATCHER) is None:
+            raise PlatformError(self._death(WATCHER, "died"))
+        for name, restarts in _restarts(self.home).items():
+            count = restarts - before.get(name, 0)
+            if count >= _MAX_START_DEATHS:
+                raise PlatformError(self._death(name, "dies while starting"))
+            if count > told.get(name, 0):
+                told[name] = count
+                progress(f"  {name} died while starting, and is started again; see: qwen-core logs {name}")
 
-    def _log_bytes(self, service: str) -> int:
-        path = self.log_path(service)
-        return path.stat().st_size if path.is_file() else 0
+    def _death(self, name: str, what: str) -> str:
+        return (
+            f"{name} {what}; the end of its log:\n{processes.tail(self.log_path(name), _LOG_LINES)}\n"
+            f"whole log: qwen-core logs {name}; to end the others: qwen-core down"
+        )
 
-    def _check_alive(self, services: list[Service]) -> None:
-        """Name a service that died, also one that answered before: Ray's dashboard is up before its node is."""
-        for service in services:
-            if processes.find(self.home, service.name) is None:
-                raise PlatformError(
-                    f"{service.name} died while starting; the end of its log:\n"
-                    f"{processes.tail(self.log_path(service.name), _LOG_LINES)}\n"
-                    f"whole log: qwen-core logs {service.name}"
-                )
+
+def _restarts(home: Home) -> dict[str, int]:
+    return {name: told.restarts for name, told in read_supervision(home).items()}
+
+
+def _change(name: str, have: object, wanted: object) -> str:
+    """Describe a setting's change; addresses of databases hold passwords."""
+    if name.endswith("_database"):
+        return f"{name} is another one"
+    return f"{name} is {have}, asked for {wanted}"
+
+
+def _not_well(waiting: list[str]) -> str:
+    what = f"{', '.join(waiting)} did not get well" if waiting else "Airflow did not find the DAGs"
+    return (
+        f"{what} within {START_SECONDS:.0f} s; see: qwen-core logs {next(iter(waiting), 'dag-processor')}; "
+        f"to start anew: qwen-core down, then qwen-core up"
+    )

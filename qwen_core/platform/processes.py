@@ -54,7 +54,7 @@ def lock(home: Home) -> Iterator[None]:
         yield
 
 
-def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int:
+def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a service in the background, its output going to `logs/NAME.log`.
 
     Args:
@@ -64,7 +64,7 @@ def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int
         env: Its environment; marks are added by which its children are found again.
 
     Returns:
-        The process id.
+        The process; it goes on when the caller ends.
     """
     log = home.folder("logs") / f"{name}.log"
     with log.open("ab") as out:
@@ -79,7 +79,7 @@ def start(home: Home, name: str, command: list[str], env: dict[str, str]) -> int
         )
     record = _Record(process.pid, _started_seconds(psutil.Process(process.pid)), _boot())
     (home.folder("run") / f"{name}.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
-    return process.pid
+    return process
 
 
 def find(home: Home, name: str) -> psutil.Process | None:
@@ -143,12 +143,22 @@ def _started_seconds(process: psutil.Process) -> float:
 
 def _leader(record: _Record) -> psutil.Process | None:
     """Find the process that was started, where it still runs."""
-    try:
-        process = psutil.Process(record.pid)
-        is_same = record.boot == _boot() and abs(_started_seconds(process) - record.started_seconds) <= 1
-        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
+    process = _started(record)
+    with contextlib.suppress(psutil.Error):
+        return process if process is not None and process.status() != psutil.STATUS_ZOMBIE else None
+    return None
+
+
+def _started(record: _Record) -> psutil.Process | None:
+    """Find the process that was started, also one that has ended and whose parent has not taken note."""
+    if record.boot != _boot():
         return None
+    with contextlib.suppress(psutil.Error):
+        for _ in range(2):  # the wall clock may be set between the two readings of which the time is the difference
+            process = psutil.Process(record.pid)
+            if abs(_started_seconds(process) - record.started_seconds) <= 1:
+                return process
+    return None
 
 
 def _sessions(home: Home, name: str | None) -> set[int]:
@@ -158,27 +168,49 @@ def _sessions(home: Home, name: str | None) -> set[int]:
         record = _read(path)
         if record is None or record.boot != _boot():
             continue
-        if _leader(record) is not None or not psutil.pid_exists(record.pid):
+        if _started(record) is not None or not psutil.pid_exists(record.pid):
             found.add(record.pid)
     return found
 
 
-def stop_all(home: Home, name: str | None = None) -> int:
+def stop_leader(home: Home, name: str) -> int:
+    """End a service's own process and leave its children alone: the watcher's are the services.
+
+    Args:
+        home: The platform's folder.
+        name: The service.
+
+    Returns:
+        How many processes there were: 0 or 1.
+    """
+    process = find(home, name)
+    if process is None:
+        return 0
+    _end(process, is_harsh=False)
+    _, alive = psutil.wait_procs([process], timeout=_TERM_SECONDS)
+    for left in alive:
+        _end(left, is_harsh=True)
+    psutil.wait_procs(alive, timeout=_TERM_SECONDS)
+    return 1
+
+
+def stop_all(home: Home, name: str | None = None, is_harsh: bool = False) -> int:
     """End every process of the platform: asked first, then killed.
 
     Args:
         home: The platform's folder.
         name: Only this service's.
+        is_harsh: Kill without asking: an Airflow task that is asked to end stops its Ray job.
 
     Returns:
         How many there were.
     """
     ended: set[int] = set()
-    for is_harsh in (False, True, True):
+    for round_is_harsh in (is_harsh, True, True):
         processes = all_of(home, name)
         ended |= {process.pid for process in processes}
         for process in processes:
-            _end(process, is_harsh)
+            _end(process, round_is_harsh)
         psutil.wait_procs(processes, timeout=_TERM_SECONDS)
     for record in (home.path / "run").glob(f"{name or '*'}.json"):
         record.unlink()
@@ -194,10 +226,12 @@ def _end(process: psutil.Process, is_harsh: bool) -> None:
             process.terminate()
 
 
-def memory_bytes(process: psutil.Process) -> int:
+def memory_bytes(process: psutil.Process, is_alone: bool = False) -> int:
     """Add up the memory of a process and its children; pages that they share count once, where the system tells."""
-    total = 0
-    for member in (process, *process.children(recursive=True)):
+    total, children = 0, []
+    with contextlib.suppress(psutil.Error):
+        children = [] if is_alone else process.children(recursive=True)
+    for member in (process, *children):
         with contextlib.suppress(psutil.Error):
             told = member.memory_full_info()
             total += getattr(told, "pss", 0) or told.rss

@@ -7,16 +7,18 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from qwen_core.errors import PlatformError
+from qwen_core.platform.database import tracking_database
 from qwen_core.platform.settings import Home, Settings
 
 _HOST = "127.0.0.1"
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Service:
         path: HTTP path that answers when it is well.
         headers: What the question carries.
         component: Its name in Airflow's report on health, for one that does not listen.
+        ready_text: In its log when it has started; what comes after it waits so long.
+        variables: Of its own, beside the environment that all share.
     """
 
     name: str
@@ -38,22 +42,52 @@ class Service:
     path: str
     headers: Callable[[], dict[str, str]] = dict
     component: str = ""
+    ready_text: bytes = b""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """The service's page; empty where it has none."""
         return "" if self.component else f"http://{_HOST}:{self.port}"
 
-    def is_healthy(self) -> bool:
-        """Ask the service itself, or Airflow's report on it."""
+    def ask(self) -> httpx.Response | None:
+        """Ask the service, or the API server for its report; `None` where nobody answers."""
         try:
             address = f"http://{_HOST}:{self.port}{self.path}"
-            answer = httpx.get(address, headers=self.headers(), timeout=5, trust_env=False)
-            if not self.component:
-                return answer.status_code < 400
-            return (answer.json().get(self.component) or {}).get("status") == "healthy"
-        except (httpx.HTTPError, ValueError):
-            return False
+            return httpx.get(address, headers=self.headers(), timeout=_ANSWER_SECONDS, trust_env=False)
+        except httpx.HTTPError:
+            return None
+
+    def judge(self, answer: httpx.Response | None) -> bool | None:
+        """Tell from an answer whether the service is well; `None` where nobody can tell, as who should tell is down."""
+        if not self.component:
+            return answer is not None and answer.status_code < 400
+        try:
+            told = answer.json() if answer is not None and answer.status_code < 400 else {}
+        except ValueError:
+            return None
+        if (told.get("metadatabase") or {}).get("status") != "healthy":
+            return None
+        return (told.get(self.component) or {}).get("status") == "healthy"
+
+
+def health_of(services: Iterable[Service]) -> dict[str, bool | None]:
+    """Ask how services are; those that share a report are asked for once.
+
+    Args:
+        services: The services.
+
+    Returns:
+        By name: well, not well, or `None` where nobody can tell.
+    """
+    answers: dict[tuple[int, str], httpx.Response | None] = {}
+    told = {}
+    for service in services:
+        place = (service.port, service.path)
+        if place not in answers:
+            answers[place] = service.ask()
+        told[service.name] = service.judge(answers[place])
+    return told
 
 
 def services_of(home: Home, settings: Settings) -> list[Service]:
@@ -85,7 +119,7 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
     mlflow_command = [
         *(mlflow, "server", "--host", _HOST, "--port", str(settings.mlflow_port), "--workers", "1"),
         # Artifacts by their path, not through the server: a stage that is run without the platform finds them too.
-        *("--backend-store-uri", tracking_database(home), "--no-serve-artifacts"),
+        "--no-serve-artifacts",
         *("--default-artifact-root", home.folder("mlflow/artifacts").as_uri()),
     ]
     token = home.credentials()["ray_token"]
@@ -101,8 +135,18 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
             settings.ray_dashboard_port,
             "/api/version",
             lambda: {"Authorization": f"Bearer {token}"},
+            # Its daemons give each other 30 s (fixed in Ray's code), too little beside five other starting services
+            # on two cores; and its dashboard answers before the node is there, so only the log tells.
+            ready_text=b"Ray runtime started",
         ),
-        Service("mlflow", mlflow_command, settings.mlflow_port, "/health"),
+        Service(
+            "mlflow",
+            mlflow_command,
+            settings.mlflow_port,
+            "/health",
+            # Not on the command line: everyone on the machine could read the password.
+            variables={"MLFLOW_BACKEND_STORE_URI": tracking_database(home, settings)},
+        ),
         Service(
             "api-server",
             [airflow, "api-server", "--host", _HOST, "--port", str(settings.airflow_port)],
@@ -114,11 +158,6 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
         heard("dag-processor", "dag_processor"),
         heard("triggerer", "triggerer", "--skip-serve-logs"),
     ]
-
-
-def tracking_database(home: Home) -> str:
-    """Name MLflow's database."""
-    return f"sqlite:///{home.folder('mlflow')}/mlflow.db"
 
 
 def ray_folder(home: Home) -> Path:

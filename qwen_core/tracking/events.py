@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
+from qwen_core.tracking.spool import waiting_file
+from qwen_core.tracking.tables import store_table, table_text
+
 if TYPE_CHECKING:
     from qwen_core.tracking.runs import StageRun
     from qwen_core.tracking.spool import MetricLog
@@ -40,7 +43,7 @@ class EventTable:
             folder: Local; events wait in it until MLflow has taken them.
         """
         self._run, self._metric_log = run, metric_log
-        self._path = Path(folder) / f"{run.run_id}.events.jsonl"
+        self._path = waiting_file(run, folder, ".events.jsonl")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._waiting = _read_lines(self._path)
@@ -67,6 +70,7 @@ class EventTable:
 
     def _send(self) -> None:
         """Store the table with the events that wait; raises where MLflow does not answer."""
+        client, run_id = self._run.client, self._run.resolve()
         if self._earlier is None:
             self._take_up(self._stored_rows())
         with self._lock:
@@ -76,10 +80,10 @@ class EventTable:
         rows += [_row(event) for event in new]
         if new:
             columns = {name: [row[place] for row in rows[-_MOST_ROWS:]] for place, name in enumerate(COLUMNS)}
-            self._run.log_table(columns, TABLE)
+            store_table(client, run_id, table_text(columns), f"tables/{TABLE}.json")
             last = new[-1]
             text = f"{last['kind']} at step {last['step']}: {last['message']}"
-            self._run.set_tags({LAST_EVENT_TAG: text[:_TAG_CHARS]})
+            client.set_tag(run_id, LAST_EVENT_TAG, text[:_TAG_CHARS])
         for event in new:
             name = f"events/{event['kind']}"
             self._counts[name] += 1
@@ -100,12 +104,12 @@ class EventTable:
 
     def _stored_rows(self) -> list[list[Any]]:
         """Read the table of earlier attempts."""
-        client, path = self._run.client, f"tables/{TABLE}.json"
-        if path not in [one.path for one in client.list_artifacts(self._run.run_id, "tables")]:
+        client, run_id, path = self._run.client, self._run.resolve(), f"tables/{TABLE}.json"
+        if path not in [one.path for one in client.list_artifacts(run_id, "tables")]:
             return []
         with TemporaryDirectory() as folder:
             try:
-                text = Path(client.download_artifacts(self._run.run_id, path, folder)).read_text(encoding="utf-8")
+                text = Path(client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
                 table = json.loads(text)
             except (MlflowException, ValueError) as error:
                 logger.warning("the table of earlier events cannot be read: %s", error)

@@ -32,6 +32,7 @@ class FolderRun:
         """
         self.folder, self.stage = folder / stage, stage
         self.run_id = self.experiment_id = None
+        self.is_known = False  # to MLflow
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write the stage's section of the recipe.

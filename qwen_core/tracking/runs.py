@@ -1,188 +1,49 @@
-"""Runs: finding or making the parent of a pipeline run, and the handle with which a stage logs.
+"""Runs: the layout in MLflow, and the beginning and the end of a stage's run.
 
 experiment <recipe name>
-  └─ parent run  <run key>            tag qwen_core.run_key
+  └─ parent run  <run key>            headline figures, params that differ from the defaults, a note that compares
        ├─ ingest                      tag qwen_core.stage, params, metrics by step, datasets, figures
        ├─ ...
        └─ release
+
+MLflow that is away stops no stage: what it does not take waits in the store (`outbox`), and is sent when it answers, by
+this stage, by the next one, or by the next run.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stages print their own links
 
-import mlflow
-from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from qwen_core.artifacts import Manifest
 from qwen_core.config import Recipe, dump_recipe
+from qwen_core.tracking import writes
+from qwen_core.tracking.datasets import OUTPUT
+from qwen_core.tracking.machine import MachineWatch
+from qwen_core.tracking.opening import FINGERPRINT_TAG, RUN_KEY_TAG, STAGE_TAG, Opening, open_run, parent_run
+from qwen_core.tracking.outbox import (
+    Outbox,
+    Write,
+    answer_soon,
+    default_spool,
+    in_short,
+    is_final,
+    logger,
+    outboxes,
+)
+from qwen_core.tracking.stage_run import StageRun
+from qwen_core.tracking.writes import Ids
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["FINGERPRINT_TAG", "OUTPUT", "RUN_KEY_TAG", "STAGE_TAG", "StageRun", "begin_stage_run", "pipeline_run_id"]
 
-RUN_KEY_TAG = "qwen_core.run_key"
-STAGE_TAG = "qwen_core.stage"
-OUTPUT = "output"
-FINGERPRINT_TAG = "qwen_core.fingerprint"
-_MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its page shows training runs, not traces
 _SETTLE_SECONDS = 1.0
-_COMPARED_RUNS = 4  # more columns than that no screen shows
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """Handle of a stage's MLflow run; cheap to pickle, connects where it is used.
-
-    Attributes:
-        run_id: The stage's own run.
-        parent_id: The pipeline run that it is nested in.
-        experiment_id: The experiment of both.
-        tracking_uri: MLflow server or database.
-        stage: The stage's word.
-    """
-
-    run_id: str
-    parent_id: str
-    experiment_id: str
-    tracking_uri: str
-    stage: str
-
-    @property
-    def client(self) -> MlflowClient:
-        """A client of the server that holds the run."""
-        return MlflowClient(tracking_uri=self.tracking_uri)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures of one step; NaN and infinity are kept, for a diverged run must show it.
-
-        Args:
-            metrics: Values by name.
-            step: Optimiser step, or 0 where there is none.
-        """
-        now = int(time.time() * 1000)
-        batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        self.client.log_batch(self.run_id, metrics=batch)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log a nested mapping as params with dotted names, also on the parent, where runs are compared.
-
-        Args:
-            params: Plain JSON; long values are cut. MLflow never lets a param change: what differs from an
-                earlier attempt of the same run becomes a tag `changed.<name>`.
-        """
-        texts = {name: str(value)[:_MAX_PARAM_CHARS] for name, value in _flatten(params)}
-        for run_id in (self.run_id, self.parent_id):
-            known = self.client.get_run(run_id).data.params
-            new = [Param(name, text) for name, text in texts.items() if name not in known]
-            for start in range(0, len(new), 100):  # the server takes 100 params in one request
-                self.client.log_batch(run_id, params=new[start : start + 100])
-            changed = [RunTag(f"changed.{n}", t) for n, t in texts.items() if known.get(n, t) != t]
-            if changed:
-                self.client.log_batch(run_id, tags=changed[:100])
-
-    def log_result(self, metrics: Mapping[str, float]) -> None:
-        """Log a stage's closing figures, also on the parent under the stage's name.
-
-        Args:
-            metrics: Values by name.
-        """
-        self.log_metrics(metrics, step=0)
-        now = int(time.time() * 1000)
-        batch = [Metric(f"{self.stage}.{name}", float(value), now, 0) for name, value in metrics.items()]
-        self.client.log_batch(self.parent_id, metrics=batch)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run.
-
-        Args:
-            tags: Values by name.
-        """
-        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-
-    def log_text(self, text: str, name: str) -> None:
-        """Store a text as an artifact of the run.
-
-        Args:
-            text: The content.
-            name: Path among the run's artifacts, such as `recipe.yaml`.
-        """
-        self.client.log_text(self.run_id, text, name)
-
-    def log_figure(self, figure: Figure, name: str) -> None:
-        """Store a matplotlib figure as an artifact of the run.
-
-        Args:
-            figure: The figure.
-            name: Path among the run's artifacts, ending in `.png`.
-        """
-        self.client.log_figure(self.run_id, figure, name)
-
-    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
-        """Store a table as an artifact of the run; MLflow's page shows it with filters.
-
-        Args:
-            columns: Values by column.
-            name: Stands as `tables/<name>.json` among the run's artifacts; an earlier one is replaced.
-        """
-        table = {"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}
-        path = f"tables/{name}.json"
-        self.client.log_text(self.run_id, json.dumps(table, ensure_ascii=False), path)
-        known = json.loads(self.client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
-        entry = {"path": path, "type": "table"}  # without it the page shows the bare JSON
-        if entry not in known:
-            self.set_tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps([*known, entry])})
-
-    def log_dataset(self, manifest: Manifest, context: str) -> None:
-        """Log an artifact as an input or output dataset, with its fingerprint as digest; outputs also on the parent.
-
-        Args:
-            manifest: The artifact.
-            context: How it was used, such as `training`, or `OUTPUT`.
-        """
-        dataset = DatasetEntity(
-            name=manifest.stage,
-            digest=manifest.fingerprint,
-            source_type="local" if "://" not in manifest.uri else manifest.uri.split("://")[0],
-            source=f'{{"uri": "{manifest.uri}"}}',
-            profile=f'{{"rows": {manifest.rows}, "bytes": {manifest.bytes}, "tokens": {manifest.tokens}}}',
-        )
-        tags = [InputTag("mlflow.data.context", context)]
-        for run_id in (self.run_id, self.parent_id) if context == OUTPUT else (self.run_id,):
-            self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
-
-    def comparison_path(self) -> str:
-        """Address the page of MLflow's web UI that lays this pipeline run beside the ones before it.
-
-        Returns:
-            What follows `#` in the page's address; the charts of the experiment where there is nothing to compare.
-        """
-        pipelines = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.`{STAGE_TAG}` = 'pipeline'",
-            order_by=["attributes.start_time DESC"],
-            max_results=_COMPARED_RUNS,
-        )
-        others = [run.info.run_id for run in pipelines if run.info.run_id != self.parent_id]
-        if not others:
-            return f"/experiments/{self.experiment_id}/runs?compareRunsMode=CHART"
-        compared = {"runs": [self.parent_id, *others[: _COMPARED_RUNS - 1]], "experiments": [self.experiment_id]}
-        return f"/compare-runs?{_query(compared)}"
+_START_SECONDS = 60.0  # so long a stage waits for MLflow at its start
+_END_SECONDS = 30.0
 
 
 def pipeline_run_id(tracking_uri: str, recipe: Recipe, run_key: str) -> str:
@@ -197,36 +58,17 @@ def pipeline_run_id(tracking_uri: str, recipe: Recipe, run_key: str) -> str:
         The parent's run id.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    experiment_id = _experiment_id(client, recipe.name)
-    found = _parents(client, experiment_id, run_key)
-    if found:
-        return found[0]
-    tags = {RUN_KEY_TAG: run_key, STAGE_TAG: "pipeline", MLFLOW_RUN_NAME: run_key}
-    own = str(client.create_run(experiment_id, tags=tags, run_name=run_key).info.run_id)
-    # Stages that start together each make one, for MLflow knows no unique names. All of them wait until the others'
-    # are to be seen, and take the same.
-    time.sleep(_SETTLE_SECONDS)
-    first = _parents(client, experiment_id, run_key)[0]
-    if first == own:
-        client.log_text(own, dump_recipe(recipe), "recipe.yaml")
-    else:
-        client.delete_run(own)
-    return first
-
-
-def _parents(client: MlflowClient, experiment_id: str, run_key: str) -> list[str]:
-    """List the parent runs of a pipeline run, in an order that everyone sees alike."""
-    found = client.search_runs(
-        [experiment_id], f"tags.`{RUN_KEY_TAG}` = '{run_key}' and tags.`{STAGE_TAG}` = 'pipeline'"
-    )
-    return [str(run.info.run_id) for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))]
+    return parent_run(client, recipe.name, run_key, dump_recipe(recipe), _SETTLE_SECONDS)
 
 
 @contextmanager
 def begin_stage_run(
-    tracking_uri: str, recipe: Recipe, run_key: str, stage: str, fingerprint: str
+    tracking_uri: str, recipe: Recipe, run_key: str, stage: str, fingerprint: str, spool_uri: str | None = None
 ) -> Iterator[StageRun]:
     """Open the nested run of a stage; a rerun of an unfinished stage goes on in the same run.
+
+    Where MLflow does not answer within a minute the stage goes on without it: its records wait, and are sent when it
+    answers, at the latest by the next stage.
 
     Args:
         tracking_uri: MLflow server or database.
@@ -234,73 +76,89 @@ def begin_stage_run(
         run_key: The pipeline run.
         stage: The stage's word; also the run's name.
         fingerprint: Of the stage's artifact.
+        spool_uri: Folder for records that wait, best in the artifact store; else one of this machine.
 
     Yields:
         The handle. The run ends as FINISHED, or as FAILED when an error passes through.
     """
-    client = MlflowClient(tracking_uri=tracking_uri)
-    parent = pipeline_run_id(tracking_uri, recipe, run_key)
-    experiment_id = client.get_run(parent).info.experiment_id
-    found = client.search_runs(
-        [experiment_id],
-        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and tags.`{STAGE_TAG}` = '{stage}' "
-        f"and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'",
-        max_results=1,
-    )
-    if found:  # a new run at each resume would cut every curve into pieces
-        run_id = found[0].info.run_id
-        client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-    else:
-        tags = {
-            MLFLOW_PARENT_RUN_ID: parent,
-            RUN_KEY_TAG: run_key,
-            STAGE_TAG: stage,
-            FINGERPRINT_TAG: fingerprint,
-            MLFLOW_RUN_NAME: stage,
-        }
-        run_id = client.create_run(experiment_id, tags=tags, run_name=stage).info.run_id
-    client.update_run(parent, status=RunStatus.to_string(RunStatus.RUNNING))
-    ended = RunStatus.FAILED
+    answer_soon()
+    spool = spool_uri or default_spool()
+    opening = Opening(recipe.name, run_key, stage, fingerprint, dump_recipe(recipe), writes.now_ms())
+    ids = _open_patiently(tracking_uri, opening, spool)
+    known = (ids.run, ids.parent, ids.experiment) if ids else ("", "", "")
+    run = StageRun(*known, tracking_uri, stage, opening=opening, spool_uri=spool)
+    if ids:
+        send_all(spool, tracking_uri)
+    state = "FAILED"
     try:
-        yield StageRun(run_id, parent, experiment_id, tracking_uri, stage)
-        ended = RunStatus.FINISHED
+        with MachineWatch(run, spool):
+            yield run
+        state = "FINISHED"
     finally:
         # The parent too ends with each stage: nobody would end it for a pipeline that stops halfway.
-        for ending in (run_id, parent):
-            client.set_terminated(ending, RunStatus.to_string(ended))
+        run.write(writes.status(state))
+        run.write(writes.status(state, "parent"))
+        _finish_sending(run, spool)
 
 
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    """Find or make an experiment; two stages may try at once."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
+def send_all(spool_uri: str, tracking_uri: str) -> int:
+    """Send the records of all runs that wait; a server that does not answer leaves them where they are.
+
+    Args:
+        spool_uri: Folder of all runs' records.
+        tracking_uri: MLflow server or database.
+
+    Returns:
+        How many were sent.
+    """
+    count = 0
     try:
-        place = _artifact_location(client.tracking_uri)
-        return str(client.create_experiment(name, artifact_location=place, tags=_EXPERIMENT_TAGS))
-    except mlflow.MlflowException:
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            raise
-        return str(experiment.experiment_id)
+        for outbox in outboxes(spool_uri):
+            count += outbox.send(lambda kept: _apply(tracking_uri, kept))
+    except Exception as error:
+        logger.warning("records that wait in %s are not sent: %s", spool_uri, in_short(error))
+    if count:
+        logger.warning("MLflow has taken %d records that waited", count)
+    return count
 
 
-def _artifact_location(tracking_uri: str) -> str | None:
-    """Put artifacts beside a bare database (MLflow would use the working directory); a server decides itself."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    return (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "artifacts").as_uri()
+def _apply(tracking_uri: str, kept: Write) -> None:
+    opening = Opening(**kept["opening"]) if kept["opening"] else None
+    ids = tuple(kept["ids"].values()) if kept["ids"] else ("", "", "")
+    run = StageRun(*ids, tracking_uri, opening.stage if opening else "", opening=opening)
+    writes.apply(run.client, run.ids(), kept["write"])
 
 
-def _query(values: Mapping[str, list[str]]) -> str:
-    """Write lists of ids as MLflow's pages read them: each as JSON."""
-    return urlencode({name: json.dumps(ids, separators=(",", ":")) for name, ids in values.items()})
+def _open_patiently(tracking_uri: str, opening: Opening, spool: str) -> Ids | None:
+    """Open a run; where MLflow does not answer, try for a while, and say so."""
+    deadline, pause = time.monotonic() + _START_SECONDS, 1.0
+    while True:
+        try:
+            client = MlflowClient(tracking_uri=tracking_uri)
+            # An earlier attempt may have been left without an id, and another process may be sending what waits of it
+            is_late = bool(Outbox(spool, opening.key).waiting())
+            return open_run(client, opening, _SETTLE_SECONDS, is_late=is_late)
+        except Exception as error:
+            if is_final(error):
+                raise
+            left = deadline - time.monotonic()
+            if left <= 0:
+                print(f"[{opening.stage}] goes on without MLflow; what it logs waits in {spool}", flush=True)
+                return None
+            told = f"[{opening.stage}] MLflow does not answer ({in_short(error)})"
+            print(f"{told}; the stage goes on without it in {left:.0f} s", flush=True)
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, 15.0)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Turn a nested mapping into dotted names and leaf values."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _finish_sending(run: StageRun, spool: str) -> None:
+    """Send what waits; where MLflow does not answer, try for a while, and say where it is."""
+    deadline = time.monotonic() + _END_SECONDS
+    while run.reach().is_away and not run.send_waiting(is_urgent=True):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            count = len(Outbox(spool, run.key).waiting())
+            told = f"[{run.stage}] MLflow does not answer: {count} records wait in {spool}/{run.key}"
+            print(f"{told}; the next stage sends them, or: qwen-core runs", flush=True)
+            return
+        time.sleep(min(2.0, left))

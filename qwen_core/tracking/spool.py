@@ -15,6 +15,8 @@ that it came from, and when.
     metric_log.rewind(guards.rollbacks, step)                        # at a resume, and after each rollback
     metric_log.log(figures, step)                                    # in place of StageRun.log_metrics; 0.1 ms
     metric_log.close()                                               # at the end, also of a failure: waits a minute
+
+What a stage cannot send before its state is deleted goes on to the store, by `leftover.keep_waiting`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 from qwen_core.tracking.journal import Journal
+from qwen_core.tracking.outbox import is_final
 
 if TYPE_CHECKING:
     from qwen_core.tracking.runs import StageRun
@@ -42,7 +45,8 @@ REWINDS_TAG = "qwen_core.rewinds"
 _MOST_METRICS = 900  # in one request; the server takes 1,000
 _LONGEST_NAME = 250
 _BAD_CHARACTERS = re.compile(r"[^/\w.\- :]")
-_FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
+PENDING = "pending-"
+"""The id of a run that MLflow does not know yet begins so."""
 _LONGEST_PAUSE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class MetricLog:
         self.run = run
         self.dropped = 0
         """Values that MLflow refused for good, such as those of a deleted run."""
-        self._journal = Journal(Path(folder) / f"{run.run_id}.jsonl", max_bytes)
+        self._journal = Journal(waiting_file(run, folder), max_bytes)
         self._attempt = time.time_ns()
         self._branch = self._last_ms = 0
         self._highest = -1
@@ -232,6 +236,24 @@ class MetricLog:
             logger.warning("MLflow takes no metrics (%s: %s); they wait in a file", type(error).__name__, text)
 
 
+def waiting_file(run: StageRun, folder: Path | str, suffix: str = ".jsonl") -> Path:
+    """Name the file in which a run's points, or events, wait.
+
+    Args:
+        run: The run; where MLflow did not know it at the last attempt, its file has another name and is taken.
+        folder: Local.
+        suffix: `.jsonl` of points.
+
+    Returns:
+        The file, which need not exist.
+    """
+    path = Path(folder) / f"{run.run_id}{suffix}"
+    earlier = Path(folder) / f"{run.key}{suffix}"
+    if path != earlier and earlier.exists() and not path.exists():
+        earlier.rename(path)
+    return path
+
+
 class _Sender:
     """Decides which points are new and sends them; lives in the thread."""
 
@@ -245,7 +267,7 @@ class _Sender:
         """Send what is new; return how many values were refused for good."""
         if self._client is None:
             client = self._run.client
-            self._rewinds, self._known = _what_is_known(client, self._run.run_id)
+            self._rewinds, self._known = _what_is_known(client, self._run.resolve())
             self._client = client
         metrics: list[Metric] = []
         refused = 0
@@ -283,7 +305,7 @@ class _Sender:
         if line["rewind"] <= len(self._rewinds):
             return
         rewinds = [*self._rewinds, {name: line[name] for name in ("step", "from", "ms")}]
-        self._client.log_batch(self._run.run_id, tags=[RunTag(REWINDS_TAG, json.dumps(rewinds))])
+        self._client.log_batch(self._run.resolve(), tags=[RunTag(REWINDS_TAG, json.dumps(rewinds))])
         self._rewinds, self._known = rewinds, {}
 
     def _log(self, metrics: Sequence[Metric]) -> int:
@@ -295,9 +317,9 @@ class _Sender:
     def _log_batch(self, metrics: Sequence[Metric]) -> int:
         """Send a request; where MLflow refuses it for good, find the points that it refuses by halving."""
         try:
-            self._client.log_batch(self._run.run_id, metrics=list(metrics))
+            self._client.log_batch(self._run.resolve(), metrics=list(metrics))
         except MlflowException as error:
-            if error.error_code not in _FINAL:
+            if not is_final(error):
                 raise
             if len(metrics) > 1 and error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 middle = len(metrics) // 2
@@ -328,7 +350,7 @@ def _do(name: str, action: Callable[[], None]) -> None:
     try:
         action()
     except MlflowException as error:
-        if error.error_code not in _FINAL:
+        if not is_final(error) or PENDING in str(error):  # the run gets its id when MLflow answers again
             raise
         logger.warning("MLflow refuses %s: %s", name, str(error)[:300])
 

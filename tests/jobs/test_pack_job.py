@@ -4,19 +4,23 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import ray
 
 from qwen_core.config import Recipe
-from qwen_core.data.heldout import HeldOut
+from qwen_core.data.heldout import SCHEMA, HeldOut, Likeness, sizes_of
 from qwen_core.data.packed import PackedSequences
 from qwen_core.errors import InputError
 from qwen_core.jobs import pack as job
+from qwen_core.jobs.heldout import fit_with, pack_heldout
 from qwen_core.jobs.mixing import report
 from qwen_core.model import IGNORE
 from qwen_core.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from qwen_core.train.pretrain import packed_batch
 from tests.jobs.corpus_files import context, documents, write_files
+
+SKETCHED = {"shingle_words": 5, "num_buckets": 20, "hashes_per_bucket": 8, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +40,9 @@ def packed_file(path, folder, target, **changes):
         "seed": 7,
         "folder": str(folder),
         "threads": 1,
+        "likeness": changes.get("likeness"),
     }
-    told, cells, heldout = job._pack_file(path, str(target), options)
+    told, cells, heldout = job._pack_file(path, str(target), options, changes.get("weight", 1.0))
     return told, cells, heldout, PackedSequences([str(target)])
 
 
@@ -85,6 +90,44 @@ def test_held_out_documents_are_not_trained_on(tmp_path, tokenizer_folder):
     )
 
 
+def test_what_an_earlier_run_held_out_and_its_like_is_not_trained_on(tmp_path, tokenizer_folder):
+    table = documents()
+    (path,) = write_files(table, tmp_path, 1)
+    plain = packed_file(path, tokenizer_folder, tmp_path / "a.arrow", validation_ratio=0.0)
+    rows = [{**row, "chars": 5} for row in table.slice(0, 20).to_pylist()]
+    rows[0]["id"] = "another document of the same text"
+    likeness = Likeness(pa.Table.from_pylist(rows, schema=SCHEMA), SKETCHED)
+    told, _, gathered, _ = packed_file(
+        path, tokenizer_folder, tmp_path / "b.arrow", validation_ratio=0.0, likeness=likeness
+    )
+    assert told["like_heldout"] >= 20 and told["documents"] == plain[0]["documents"] - told["like_heldout"]
+    assert not gathered.groups  # the set is there already
+
+
+def test_new_documents_may_weigh_more(tmp_path, tokenizer_folder):
+    (path,) = write_files(documents(), tmp_path, 1)
+    once, twice = (
+        packed_file(path, tokenizer_folder, tmp_path / f"{weight}.arrow", weight=weight)[0]["documents"]
+        for weight in (1.0, 2.0)
+    )
+    assert twice == 2 * once
+
+
+def test_another_tokenizer_packs_the_same_held_out_texts(tokenizer_folder):
+    tokenizer = load_tokenizer(tokenizer_folder)
+    rows = [{**row, "chars": len(row["text"]) // 2 + 1} for row in documents(9).sort_by("language").to_pylist()]
+    heldout = pa.Table.from_pylist(rows, schema=SCHEMA)
+    packed = pack_heldout(heldout, tokenizer, 16)
+    size = sum(row["bytes"] for row in sizes_of(heldout))
+    assert 0.8 * size < pc.sum(packed["num_bytes"]).as_py() < size  # but for the first token of each row
+    text = "river sea sand slow water flows down old town " * 5
+    tokens, _ = tokenizer.encode_documents([text])
+    for room in (1, 7, 30):
+        cut = fit_with(tokenizer)(text, tokens, room)
+        assert text.startswith(cut) and 0 < len(tokenizer.encode_documents([cut])[0]) <= room
+    assert fit_with(tokenizer)("大海" * 9, tokenizer.encode_documents(["大海" * 9])[0], 3) in "大海" * 9
+
+
 def test_an_empty_file_gives_no_sequences(tmp_path, tokenizer_folder):
     (path,) = write_files(documents().slice(0, 0), tmp_path, 1)
     told, cells, _, _ = packed_file(path, tokenizer_folder, tmp_path / "a.arrow")
@@ -103,13 +146,14 @@ def test_the_held_out_set_keeps_the_lowest_draws_whatever_the_order_in_which_the
         for part in parts:
             one = HeldOut(limit_tokens=40)
             mine = [tokens[bounds[n] : bounds[n] + lengths[n]] for n in part]
-            one.add(("en", "web"), draw[part], np.concatenate(mine), lengths[part])
+            names = [str(n) for n in part]
+            one.add(("en", "web"), draw[part], np.concatenate(mine), lengths[part], names, names)
             whole.merge(one)
-        return [(number, ids.tolist()) for number, ids in whole.groups["en", "web"]]
+        return [(member.draw, member.tokens.tolist(), member.id) for member in whole.groups["en", "web"]]
 
     first = gathered([np.arange(100)])
-    assert [number for number, _ in first] == list(range(len(first)))  # the lowest, in order
-    assert 40 <= sum(len(ids) for _, ids in first) < 40 + 9
+    assert [number for number, _, _ in first] == list(range(len(first)))  # the lowest, in order
+    assert 40 <= sum(len(ids) for _, ids, _ in first) < 40 + 9
     assert first == gathered(np.array_split(random.permutation(100), 7))
 
 

@@ -1,5 +1,7 @@
 """The tokenizer's stage: what is sampled, what is held out, training and import, the same whatever the blocks."""
 
+import types
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -52,12 +54,15 @@ def test_a_small_language_gives_more_of_itself_for_measuring():
     assert job.heldout_shares(sizes, 0.02) == {"en": 0.02, "zh": 0.1, "de": 0.2}
 
 
-def run_job(tmp_path, monkeypatch, paths, **section):
+def run_job(tmp_path, monkeypatch, paths, kept=None, **section):
     monkeypatch.setattr(job, "document_files", lambda manifest: paths)
     recipe = Recipe(seed=3, tokenizer={"vocab_size": 330, "max_sample_bytes": 100_000, **section})
     if not ray.is_initialized():
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    outcome = job.run(context("tokenizer", tmp_path, recipe, paths))
+    given = context("tokenizer", tmp_path, recipe, paths)
+    given.store = types.SimpleNamespace(load=lambda uri: kept)
+    given.run = types.SimpleNamespace(set_tags=lambda tags: None)
+    outcome = job.run(given)
     return outcome, (tmp_path / "tokenizer" / "tokenizer" / "tokenizer.json").read_bytes()
 
 
@@ -80,5 +85,32 @@ def test_training_and_measures_do_not_depend_on_the_files_and_an_import_is_measu
         imported, _ = run_job(tmp_path / "c", monkeypatch, parts, import_path=str(own))
         assert imported.rows == load_tokenizer(own).vocab_size and imported.details["sample"] == []
         assert imported.metrics.keys() == outcome.metrics.keys()
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_tokenizer_is_kept_until_it_has_drifted(tmp_path, monkeypatch):
+    try:
+        table = documents(2000)
+        trained, content = run_job(tmp_path / "a", monkeypatch, write_files(table, tmp_path / "one", 2))
+        uri = "x/manifest.json"
+        place = tmp_path / "a" / "tokenizer"
+        kept = types.SimpleNamespace(
+            stage="tokenizer", uri=uri, details={}, metrics=trained.metrics, path=lambda name: f"{place}/{name}"
+        )
+        grown = write_files(pa.concat_tables([table, documents(500, seed=2)]), tmp_path / "two", 2)
+        same, again = run_job(tmp_path / "b", monkeypatch, grown, kept, keep_from=uri)
+        assert again == content and same.details["kept"] and same.metrics["kept"] == 1
+        assert abs(same.metrics["drift_ratio"]) < 0.05 and set(same.details["drift"]) == {"en", "zh", "code"}
+        assert same.details["baseline"]["trained_by"] == uri and same.details["sample"] == []
+        strange = pa.array(["".join(reversed(text.upper())) for text in table["text"].to_pylist()])
+        other = write_files(table.set_column(1, "text", strange), tmp_path / "three", 2)
+        renewed, new = run_job(tmp_path / "c", monkeypatch, other, kept, keep_from=uri)
+        assert new != content and not renewed.details["kept"] and renewed.metrics["drift_ratio"] > 0.05
+        assert renewed.details["decision"].startswith("renewed: +") and renewed.details["sample"]
+        assert renewed.metrics["bytes_per_token/en"] > 1
+        assert "baseline" not in renewed.details  # of the new one, its own figures are
     finally:
         ray.shutdown()

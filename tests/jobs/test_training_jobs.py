@@ -18,6 +18,7 @@ from qwen_core.config import Recipe
 from qwen_core.config.align import Sft
 from qwen_core.data.packed import packed_schema
 from qwen_core.errors import ArtifactError, InputError, RecipeError
+from qwen_core.jobs import pretrain as job
 from qwen_core.jobs.corpus import write_arrow
 from qwen_core.jobs.imported import import_model
 from qwen_core.jobs.pretrain import check_packed, model_config
@@ -28,6 +29,7 @@ from qwen_core.jobs.training import adapters_of, start_of
 from qwen_core.model import load_pretrained
 from qwen_core.tokenizer import load_tokenizer, render_chat, save_tokenizer
 from qwen_core.train.pretrain import PretrainTask
+from qwen_core.train.weights import FolderWeights, FreshWeights
 from tests.jobs.models import model_folder, tokenizer_of, write_conversations
 
 TRAINING = {"max_steps": 3, "micro_batch_size": 2, "global_batch_size": 2, "warmup_steps": 0, "precision": "fp32"}
@@ -163,6 +165,36 @@ def test_continued_training_refuses_what_does_not_fit(tmp_path, store):
     )
     model_folder(tmp_path / "small", vocab_size=310)
     refused(r"its largest id is 319, the embedding of .*small has 310 rows", folder="small")
+
+
+def test_with_a_new_tokenizer_the_model_starts_anew_where_the_recipe_says_so(tmp_path, store):
+    model_folder(tmp_path / "theirs")
+    changes = {
+        "init_from": str(tmp_path / "theirs"),
+        "if_new_tokenizer": "start_anew",
+        "continued": {"steps_ratio": 0.4},
+    }
+    wanted = Recipe(pretrain=TRAINING | {"max_steps": 10} | changes)
+    start, section, told = job._start(pretrain_context(tmp_path, store, wanted, tokenizer=tokenizer_of(310)))
+    assert isinstance(start.source, FreshWeights) and section.max_steps == 10
+    assert (
+        told.startswith("starts anew from seed 42") and "the tokenizer is new: the corpus was made with another" in told
+    )
+    start, section, told = job._start(pretrain_context(tmp_path, store, wanted))
+    assert isinstance(start.source, FolderWeights) and section.max_steps == 4
+    assert told.startswith("goes on from") and told.endswith("for 4 steps")
+
+
+def test_a_training_that_goes_on_has_steps_warm_up_and_rates_of_its_own():
+    settings = {"max_steps": 100, "warmup_steps": 20, "learning_rate": 0.004, "muon_learning_rate": 0.02}
+    ratios = {"steps_ratio": 0.1, "warmup_ratio": 0.3, "learning_rate_ratio": 0.5}
+    obeyed = job.continued(Recipe(pretrain=settings | {"continued": ratios}).pretrain)
+    assert (obeyed.max_steps, obeyed.warmup_steps) == (10, 3)
+    assert (obeyed.learning_rate, obeyed.muon_learning_rate) == (0.002, 0.01)
+    plain = Recipe(pretrain=settings).pretrain
+    assert job.continued(plain) == plain
+    short = job.continued(Recipe(pretrain=settings | {"continued": {"steps_ratio": 0.001}}).pretrain)
+    assert (short.max_steps, short.warmup_steps) == (1, 1)  # no schedule reaches beyond its end
 
 
 def test_packed_data_that_is_empty_broken_or_beyond_the_vocabulary_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The whole path through a real Airflow, Ray and MLflow, as a user runs it; then nothing is left."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,21 +9,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from qwen_core.artifacts import Store
-from qwen_core.platform import Platform, processes
+from qwen_core.platform import processes
 from qwen_core.stages import STAGES
+from tests.platform.platforms import TINY, databases
 
-TINY = str(Path(__file__).parents[1] / "recipes" / "tiny.yaml")
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2400)]
-
-
-def _free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _run(home, *arguments):
@@ -33,14 +22,11 @@ def _run(home, *arguments):
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory):
-    platform = Platform(tmp_path_factory.mktemp("p"))
-    airflow, mlflow, dashboard = _free_ports(3)
-    ray_port = 20_000 + airflow % 10_000
-    platform.configure(airflow_port=airflow, mlflow_port=mlflow, ray_dashboard_port=dashboard, ray_port=ray_port)
-    yield platform
-    platform.down()
+@pytest.fixture(scope="module", params=databases("sqlite"))
+def platform(request, platforms):
+    server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    yield platforms.get(server, is_fresh=True)
+    platforms.end()
 
 
 def test_run_goes_from_text_to_a_registered_model(platform):

@@ -13,8 +13,9 @@ import pytest
 
 from qwen_core.errors import PlatformError
 from qwen_core.platform import Platform, processes
+from qwen_core.platform.environment import environment, loopback_without_proxy
 from qwen_core.platform.services import ray_folder
-from qwen_core.platform.settings import Home, check_resources, environment, loopback_without_proxy
+from qwen_core.platform.settings import Home, check_resources
 
 
 def test_credentials_are_generated_once_and_private(tmp_path):
@@ -58,7 +59,7 @@ def test_taken_port_is_named_with_its_holder_and_the_remedy(tmp_path):
 def test_process_is_found_and_ended_with_its_children_and_orphans(tmp_path):
     home = Home(tmp_path)
     child = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
-    pid = processes.start(home, "demo", [sys.executable, "-c", child + "time.sleep(60)"], {"PATH": ""})
+    pid = processes.start(home, "demo", [sys.executable, "-c", child + "time.sleep(60)"], {"PATH": ""}).pid
     deadline = time.monotonic() + 20
     while len(processes.all_of(home)) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -75,7 +76,7 @@ def test_reused_process_id_is_not_taken_for_ours(tmp_path):
     home = Home(tmp_path)
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     record = home.folder("run") / "ray.json"
-    pid = processes.start(home, "ray", [sys.executable, "-c", "pass"], {"PATH": ""})
+    pid = processes.start(home, "ray", [sys.executable, "-c", "pass"], {"PATH": ""}).pid
     told = json.loads(record.read_text())
     psutil.Process(pid).wait()
     for change in ({"pid": other.pid}, {"pid": other.pid, "boot": "an earlier one"}):
@@ -86,10 +87,25 @@ def test_reused_process_id_is_not_taken_for_ours(tmp_path):
     other.wait()
 
 
+def test_process_is_found_after_the_wall_clock_was_set(tmp_path, monkeypatch):
+    home = Home(tmp_path)
+    pid = processes.start(home, "ray", [sys.executable, "-c", "import time; time.sleep(60)"], {"PATH": ""}).pid
+    linux = pytest.importorskip("psutil._pslinux")
+    booted = linux.boot_time()
+    for jump in (-86_400, 86_400):
+        monkeypatch.setattr(linux, "boot_time", lambda jump=jump: booted + jump)
+        assert processes.find(home, "ray").pid == pid
+    told = iter([booted, booted + 3600, booted + 3600, booted + 3600])  # set while we look
+    monkeypatch.setattr(linux, "boot_time", lambda: next(told))
+    assert processes.find(home, "ray").pid == pid
+    monkeypatch.undo()
+    assert processes.stop_all(home, is_harsh=True) == 1
+
+
 def test_one_services_remains_are_ended_without_the_others(tmp_path):
     home = Home(tmp_path)
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
-    first, second = (processes.start(home, name, sleep, {"PATH": ""}) for name in ("ray", "mlflow"))
+    first, second = (processes.start(home, name, sleep, {"PATH": ""}).pid for name in ("ray", "mlflow"))
     assert processes.stop_all(home, "ray") == 1
     assert not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE
     assert processes.find(home, "mlflow").pid == second

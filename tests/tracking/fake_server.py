@@ -11,7 +11,7 @@ class FakeServer:
     """Keeps points as MLflow does: the same point twice is one. Can be away, and can refuse a name for good."""
 
     tracking_uri = "http://fake"
-    run_id = "run1"
+    run_id = key = "run1"
 
     def __init__(self):
         self.points: dict[tuple, None] = {}
@@ -22,6 +22,9 @@ class FakeServer:
     @property
     def client(self):
         return self
+
+    def resolve(self):
+        return self.run_id
 
     def _answer(self):
         self.requests += 1

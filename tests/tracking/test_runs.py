@@ -54,12 +54,12 @@ def test_params_are_dotted_on_run_and_parent_and_a_change_becomes_a_tag(mlflow_u
     with begin_stage_run(mlflow_uri, recipe, "key", "sft", "f") as run:
         run.log_params({"sft": {"max_steps": 3, "inputs": []}})
         run.log_params({"sft": {"max_steps": 4}})
-        run.log_result({"rows": 5})
+        run.log_result({"rows": 5, "seconds": 5})
     client = MlflowClient(mlflow_uri)
     parent = client.get_run(run.parent_id)
     assert parent.data.params == client.get_run(run.run_id).data.params == {"sft.max_steps": "3", "sft.inputs": "[]"}
     assert parent.data.tags["changed.sft.max_steps"] == "4"
-    assert parent.data.metrics == {"sft.rows": 5.0}
+    assert parent.data.metrics == {"time/sft_seconds": 5.0}
 
 
 def test_comparison_lays_the_run_beside_the_ones_before_it(mlflow_uri, recipe):

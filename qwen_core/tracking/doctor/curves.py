@@ -153,7 +153,7 @@ def _only(client: MlflowClient, address: Address, where: str) -> MlflowRun:
 
 def _stages(client: MlflowClient, run: MlflowRun) -> list[MlflowRun]:
     """Take the training stages of a pipeline's parent run; of any other run itself."""
-    if _has_curve(run):
+    if run.data.tags.get("qwen_core.stage") != "pipeline" and _has_curve(run):
         return [run]
     rule = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     children = [one for one in _all(client, rule, [run.info.experiment_id]) if _has_curve(one)]
