@@ -42,7 +42,7 @@ compose-demo: compose-up ## A recipe through the containers, from text to a rele
 	@infra/pages.sh
 
 compose-down: ## End the containers; volumes and .env stay
-	@docker compose --profile '*' down
+	@docker compose --profile '*' down --remove-orphans
 
 clean: ## Stop the platform and remove all that was made
 	@[ ! -x $(BIN)/qwen-core ] || $(BIN)/qwen-core down

@@ -39,12 +39,12 @@ class ApproveReleaseOperator(ApprovalOperator):
         Args:
             gate_task_id: The task whose answer tells decision and figures.
             ray_conn_id: Connection of type `ray`, which knows MLflow's address.
-            **kwargs: Those of `ApprovalOperator`, without `subject` and `body`. With a `response_timeout`, no answer
-                counts as no.
+            **kwargs: Those of `ApprovalOperator`, without `subject`, `body` and `params`. With a `response_timeout`, no
+                answer counts as no.
         """
         if kwargs.get("response_timeout") is not None:
             kwargs.setdefault("defaults", self.REJECT)
-        kwargs.setdefault("params", {"note": _note()})
+        kwargs["params"] = {"note": _note()}  # in place of the DAG's, which Airflow has put there
         super().__init__(subject="A challenger waits for its approval", **kwargs)
         self.gate_task_id = gate_task_id
         self.ray_conn_id = ray_conn_id
@@ -249,5 +249,5 @@ def _note() -> Param:
         type=["null", "string"],
         source="task",  # else the operator takes it for one of the DAG's, and shows none
         title="Note / 备注",
-        description="Why; kept with the version in MLflow's registry.",
+        description="Why; a promotion keeps it in MLflow's registry.",
     )

@@ -59,11 +59,11 @@ def retrain(
     loaded = load_recipe(address, settled)
     platform = Platform(home)
     key = given.pop("run_key") or new_run_key(recipe_name)
-    date = given.pop("date") or datetime.datetime.now().date().isoformat()
+    date = given.pop("date") or datetime.datetime.now().astimezone().date().isoformat()
     if given["plan_only"] or given["local"]:
         _plan(platform, (address, settled, loaded), key, date, **given)
         return
-    _through_airflow(platform, address, settled, key, **given)
+    _through_airflow(platform, form_values(address, settled, key, given["approval"]) | {"date": date}, key, **given)
 
 
 def _plan(platform: Platform, named: tuple[str, list[str], Recipe], key: str, date: str, **given: Any) -> None:
@@ -108,10 +108,9 @@ def _run_here(platform: Platform, result: dict[str, Any], is_quiet: bool) -> Non
         print_summary(platform, result["run_key"])
 
 
-def _through_airflow(platform: Platform, address: str, settled: list[str], key: str, **given: Any) -> None:
+def _through_airflow(platform: Platform, conf: dict[str, Any], key: str, **given: Any) -> None:
     """Trigger DAG `retrain`, and follow what it starts."""
     platform.up(progress=lambda text: click.echo(text, err=True))
-    conf = form_values(address, settled, key, given["approval"])
     run_id = platform.airflow.trigger(_DAG, conf)
     page = platform.dag_run_url(_DAG, run_id)
     click.echo(f"Airflow  {page}", err=given["as_json"])

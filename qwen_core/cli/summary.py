@@ -145,7 +145,7 @@ def _links(console: Console, platform: Platform, manifests: dict[str, Manifest])
     if "release" in manifests:
         told = manifests["release"].details
         rows[1] = ("MLflow", f"{platform.mlflow_url}/#{told.get('comparison_path', '')}")
-        aliases = " and ".join(told.get("aliases", []))
+        aliases = " and ".join(_aliases(platform, told))
         rows.append(
             ("Registry", f"{platform.mlflow_url}/#/models/{told['name']}  version {told['version']} ({aliases})")
         )
@@ -153,3 +153,14 @@ def _links(console: Console, platform: Platform, manifests: dict[str, Manifest])
         rows.append(("Model", final.path("model")))
     for title, place in rows:
         console.print(f"{title:9} {place}", highlight=False, soft_wrap=True)
+
+
+def _aliases(platform: Platform, told: dict[str, Any]) -> list[str]:
+    """Name a version's aliases as they were when it was released; where a person was asked, as they are now."""
+    if told.get("decision") != "awaiting_approval":
+        return list(told.get("aliases", []))
+    from qwen_core.tracking.registry import CHAMPION, find_champion  # loads MLflow
+
+    champion = find_champion(platform.tracking_uri, told["name"])
+    is_champion = champion is not None and champion.version == told["version"]
+    return [*told["aliases"], *([CHAMPION] if is_champion else [])]

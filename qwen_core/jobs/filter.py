@@ -57,7 +57,7 @@ def run(context: Context) -> Outcome:
         "limits": section.model_dump(),
         "keywords": keywords_of(lists, section.keywords.applies_to_all),
         "ngrams": ngrams,
-        "models": folders,
+        "models": {name: models.path(name) for name in folders},  # parts are worked on by other machines
         "thresholds": models.details.get("thresholds", {}),
     }
     decides = {
@@ -130,7 +130,8 @@ def _judge(table: pa.Table, options: dict[str, Any]) -> tuple[pa.Table, dict[str
     lines = judge_by_rules(judged, limits)
     terms = block_keywords(judged, options["keywords"], limits["keywords"])
     found = decontaminate(judged, options["ngrams"], limits["decontaminate"])
-    drop_low_scores(judged, options["models"], options["thresholds"], limits)
+    classifiers = {name: local_copy(uri) for name, uri in options["models"].items()}
+    drop_low_scores(judged, classifiers, options["thresholds"], limits)
     masked = judged.mask(limits["mask_pii"])
     result = judged.result()
     counts = {"masked": masked, "lines": lines, "keywords": terms, "contamination": found}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from qwen_core.artifacts import Manifest
+from qwen_core.artifacts import Manifest, local_copy
 from qwen_core.config.tokens import Mix
 from qwen_core.data import tally
 from qwen_core.data.budget import Budget, Mixture, mixture
@@ -139,12 +139,12 @@ def worker_tokenizer(folder: str) -> ChatTokenizer:
     """Open a tokenizer once in each worker.
 
     Args:
-        folder: With `tokenizer.json`.
+        folder: URI of a folder with `tokenizer.json`; the worker may be on another machine than the driver.
 
     Returns:
         The tokenizer.
     """
-    return load_tokenizer(folder)
+    return load_tokenizer(local_copy(folder))
 
 
 def _count_tokens(batch: pa.Table, shares: Mapping[Cell, float], seed: int, folder: str) -> pa.Table:

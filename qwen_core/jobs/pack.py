@@ -57,7 +57,7 @@ def run(context: Context) -> Outcome:
     connect_ray()
     section, budget = context.section, budget_of(context.recipe.mix)
     files = document_files(context.inputs["dedup"])
-    folder = local_copy(context.inputs["tokenizer"].path("tokenizer"))
+    folder = context.inputs["tokenizer"].path("tokenizer")
     planned = _plan(context, files, folder)
     fixed = read_heldout(pack_of(section.heldout_from, context.store)) if section.heldout_from else None
     options = {
@@ -78,7 +78,7 @@ def run(context: Context) -> Outcome:
         for index, file in enumerate(files)
     ]
     sums, cells, gathered = _gather(context, waiting)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(local_copy(folder))
     heldout = fixed
     if heldout is None:
         heldout = gathered.chosen(section.max_validation_sequences, section.max_seq_len, fit_with(tokenizer))

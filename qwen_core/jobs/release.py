@@ -84,10 +84,10 @@ def result_of(manifest: Manifest, tracking_uri: str) -> dict[str, Any]:
         tracking_uri: MLflow server or database.
 
     Returns:
-        `name`, `version`, `decision`, `reason`, `champion` and `checks`. What waited for a person and is champion by
-        now, was promoted.
+        `name`, `version`, `decision`, `reason`, `champion`, `checks` and `comparison_path`. What waited for a person
+        and is champion by now, was promoted.
     """
-    names = ("name", "version", "decision", "reason", "champion", "checks")
+    names = ("name", "version", "decision", "reason", "champion", "checks", "comparison_path")
     told = {name: manifest.details.get(name) for name in names}
     if told["decision"] is None:  # of a release before there were decisions
         told["decision"] = PROMOTED if CHAMPION in manifest.details["aliases"] else REFUSED

@@ -10,6 +10,7 @@ beside the artifacts of its run is told by `sources`.
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
             from qwen_core.jobs.release import result_of  # loads MLflow
 
             print_result(result_of(manifest, given.tracking_uri))
+        else:
+            print_result(_headline(manifest))
         print(f"qwen-core manifest: {manifest.uri}", flush=True)
 
     return run_command(name, work)
@@ -154,6 +157,13 @@ def _log_result(run: StageRun | FolderRun, manifest: Manifest) -> None:
     figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
     run.log_result(figures | manifest.metrics)
     run.log_dataset(manifest, "output")
+
+
+def _headline(manifest: Manifest) -> dict[str, float]:
+    """Tell the operator the figures that a reader of the asset's events looks for; JSON has no NaN."""
+    sizes = {"rows": manifest.rows, "tokens": manifest.tokens, "bytes": manifest.bytes, "seconds": manifest.seconds}
+    figures = sizes | {name: value for name, value in manifest.metrics.items() if "/" not in name}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _log_overview(run: StageRun | FolderRun, store: Store, run_key: str, stage: Stage) -> None:

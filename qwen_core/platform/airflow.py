@@ -62,10 +62,6 @@ class AirflowClient:
                 if answer.status_code not in (201, 409):  # the second: somebody else was quicker
                     raise PlatformError(f"Airflow refused to make the pool '{name}': {answer.text[:300]}")
 
-    def ensure_pool(self, name: str, slots: int) -> None:
-        """Make the pools; see `ensure_pools`."""
-        self.ensure_pools()
-
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Fetch a DAG run; `state` is its state."""
         return self._json(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")

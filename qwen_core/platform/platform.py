@@ -232,7 +232,8 @@ class Platform:
         options = {"ray": "--ray-dashboard-port", "mlflow": "--mlflow-port", "api-server": "--airflow-port"}
         wanted = [(service.port, options[service.name], service.name) for service in missing if service.url]
         if any(service.name == "ray" for service in missing):
-            wanted.append((self.settings.ray_port, "--ray-port", "ray"))
+            # Ray Client's server takes the next one by itself
+            wanted += [(self.settings.ray_port + more, "--ray-port", "ray") for more in (0, 1)]
         taken = [
             f"port {port} for {name} is taken by {holder}; "
             f"free it, or choose another: qwen-core up {option} {port + 10}"
