@@ -1,6 +1,6 @@
 """A month of daily retraining, with small real texts: what comes each day, what is skipped, what the registry tells.
 
-The corpus stages run in this process on one Ray, the planning job each day; training every tenth day, of a very small
+The corpus stages run in this process on one Ray, the planning job each day; training on three days, of a very small
 model for very few steps.
 """
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TINY = str(Path(__file__).parent / "recipes" / "tiny.yaml")
 CORPUS = ("ingest", "classifiers", "filter", "dedup")
-DAYS, TRAINED, EMPTY, BAD, OUTAGE = 30, (1, 11, 21, 30), (5, 6, 17), (8, 19), 14
+DAYS, TRAINED, EMPTY, BAD, OUTAGE = 30, (1, 16, 30), (5, 6, 17), (8, 19), 14
 SETTINGS = (
     "classifiers.train=[]",
     "dedup.keep=first",
@@ -81,6 +81,8 @@ class Month:
         for name in STAGES if day in TRAINED else CORPUS:
             uri = self.uri if day in TRAINED and name not in CORPUS else f"folder:{log}/{day}"
             run_stage(name, recipe, result["run_key"], self.store, uri)
+        if day not in TRAINED:  # for time's sake: as if it was trained, and nothing came of it
+            self.store.point(result["run_key"], self.store.of_run("day-01")["release"])
         self.figures[day] = self.count()
 
     def corpus(self, run_key):
@@ -226,12 +228,12 @@ def test_each_model_goes_on_from_the_champion_with_its_tokenizer(month):
 
 def test_the_registry_tells_the_story_and_the_way_back(month):
     told = history(month.uri, "tiny")
-    assert [(move.version, move.previous) for move in told] == [("1", ""), ("2", "1"), ("3", "2"), ("4", "3")]
+    assert [(move.version, move.previous) for move in told] == [("1", ""), ("2", "1"), ("3", "2")]
     assert [move.by for move in told] == [f"release of run day-{day:02d}" for day in TRAINED]
     newest = versions(month.uri, "tiny")[0]
     assert newest.tags["run_key"] == f"day-{DAYS}" and newest.tags["gate"] == "passed"
     card = Path(month.store.of_run(f"day-{DAYS}")["release"].path("model_card.md")).read_text()
-    assert "goes on from pretrain of run 'day-21' for 1 steps" in card and "| champion 3 |" in card
-    assert rolled_back(month.uri, "tiny", None, "a person", "it is rude")["version"] == "3"
+    assert "goes on from pretrain of run 'day-16' for 1 steps" in card and "| champion 2 |" in card
+    assert rolled_back(month.uri, "tiny", None, "a person", "it is rude")["version"] == "2"
     champion = find_champion(month.uri, "tiny")
-    assert champion is not None and champion.tags["run_key"] == "day-21"
+    assert champion is not None and champion.tags["run_key"] == "day-16"

@@ -137,6 +137,7 @@ def test_message_is_sent_again_after_a_fault_and_a_lasting_one_is_named_without_
 
 
 def test_address_that_is_none_is_refused_without_being_shown(monkeypatch):
+    monkeypatch.setattr("operators.notifiers._BACKOFF_SECONDS", 0.0)
     monkeypatch.setenv("QWEN_CORE_ALERT_WEBHOOK", "very-secret")
     with pytest.raises(PlatformError, match="must hold an http or https address") as refused:
         WebhookNotifier("x")({})
