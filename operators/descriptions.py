@@ -140,6 +140,13 @@ _TOLD = {
         "No version before it: name one.",
         "把别名 champion 退回到上一个版本。",
     ),
+    "sweep": Told(
+        "the running Ray jobs, and the states of their tasks",
+        "nothing: it stops what no task waits for; XCom has the jobs' names",
+        "nothing",
+        "Ray or Airflow did not answer: the next hour tries again.",
+        "停止已无任务等待的 Ray 作业。",
+    ),
     "turn": Told(
         "the DAG runs that are under way",
         "nothing: it waits until those before have come to their end",

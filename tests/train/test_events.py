@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from qwen_core.errors import RecipeError
-from qwen_core.train.alerts import AlertPlan, Alerts, body_for
+from qwen_core.train.alerts import AlertPlan, Alerts
 from qwen_core.train.events import Event, EventLog
+from qwen_core.webhooks import request_of
 
 SPIKE = Event("loss_spike", 7, "the loss is 9", details={"loss": math.nan, "documents": ["a", "b"]}, seconds=1000.0)
 
@@ -79,7 +80,7 @@ def test_other_workers_only_count(capsys):
     ],
 )
 def test_the_body_has_the_shape_that_the_host_takes(url, body):
-    assert body_for(url, "hello", {"kind": "rollback"}) == body
+    assert request_of(url, "hello", {"kind": "rollback"})[1] == body
 
 
 def test_a_webhook_gets_the_event_as_strict_json(room):
