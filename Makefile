@@ -1,10 +1,10 @@
 # `make` lists the targets. Everything that they make lies in .venv/ and .qwen/; `make clean` removes both.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench demo test test-fast check bench clean env compose-up compose-demo compose-down
+.PHONY: help setup setup-dev setup-bench demo test test-fast test-endurance check bench clean env compose-up compose-demo compose-down
 BIN := .venv/bin
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## Build .venv (TORCH=auto|cpu|cuda, PYTHON=python3)
 	@infra/setup.sh all
@@ -17,6 +17,9 @@ demo: setup ## Start the platform, run every stage on the embedded data, end wit
 
 test: setup-dev ## All tests: the whole path on a local Ray, and through a real Airflow (minutes)
 	@$(BIN)/python -m pytest
+
+test-endurance: setup-dev ## Kills of every service, a month of retrainings, many jobs at once (an hour on two cores)
+	@$(BIN)/python -m pytest -m endurance
 
 test-fast: setup-dev ## The tests that need no service (under a minute)
 	@$(BIN)/python -m pytest -m "not slow"

@@ -27,7 +27,7 @@ from qwen_core.stages import STAGES
 from qwen_core.tracking.promotion import history
 from qwen_core.tracking.registry import find_champion, versions
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.endurance, pytest.mark.timeout(1800)]
 
 TINY = str(Path(__file__).parent / "recipes" / "tiny.yaml")
 CORPUS = ("ingest", "classifiers", "filter", "dedup")
@@ -131,7 +131,7 @@ def month(tmp_path_factory):
             if day in BAD:  # a file that is cut off, and one that is no text at all
                 cut = gzip.compress(coming[day])[:-20]
                 (found.folder / f"{day:02d}-cut.jsonl.gz").write_bytes(cut)
-                (found.folder / f"{day:02d}-odd.jsonl").write_bytes(bytes(range(256)) * 4)
+                (found.folder / f"{day:02d}-odd.jsonl").write_bytes(bytes([day]) * 4 + bytes(range(256)) * 4)
             if day != OUTAGE:
                 found.run(day)
         yield found

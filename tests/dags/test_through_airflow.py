@@ -11,7 +11,7 @@ from qwen_core.artifacts import Store
 from qwen_core.platform import Platform
 
 TINY = str(Path(__file__).parents[1] / "recipes" / "tiny.yaml")
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.endurance, pytest.mark.timeout(3600)]
 
 
 def _free_ports(count):

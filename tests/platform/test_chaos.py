@@ -23,7 +23,7 @@ from qwen_core.platform import processes
 from qwen_core.stages import STAGES, stages_of
 from tests.platform.platforms import TINY, Airflow, best_database, databases, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.endurance, pytest.mark.timeout(7200)]
 
 ROUNDS = int(os.environ.get("QWEN_CORE_CHAOS_ROUNDS", "1"))
 SERVICES = ("triggerer", "scheduler", "api-server", "dag-processor", "mlflow")

@@ -10,7 +10,7 @@ import pytest
 from qwen_core.platform import processes
 from tests.platform.platforms import TINY, Airflow, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.endurance, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

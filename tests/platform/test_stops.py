@@ -9,7 +9,7 @@ import pytest
 from qwen_core.platform import processes
 from tests.platform.platforms import Airflow, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.endurance, pytest.mark.timeout(1200)]
 
 STOP_SECONDS = 15
 ENDED = ("STOPPED", "FAILED", "SUCCEEDED")
