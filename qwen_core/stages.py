@@ -71,7 +71,7 @@ _STAGES = (
         "pretrain",
         ("dedup", "tokenizer"),
         ("mix", "pack"),
-        2,
+        3,
         "Tokenise and pack into fixed-length sequences",
     ),
     Stage(

@@ -22,11 +22,12 @@ from qwen_core.platform.environment import environment, loopback_without_proxy
 from qwen_core.platform.services import Service, health_of, remove_ray_link, services_of
 from qwen_core.platform.settings import Home, Settings, check_resources
 from qwen_core.platform.watcher import NAME as WATCHER
-from qwen_core.platform.watcher import START_SECONDS, Supervision, read_supervision
+from qwen_core.platform.watcher import Supervision, read_supervision
 from qwen_core.stages import DAGS
 
 _LOG_LINES = 25
-_MAX_START_DEATHS = 3
+_MAX_START_DEATHS = 5
+_UP_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ class Platform:
     def _wait(self, services: list[Service], before: dict[str, int], progress: Callable[[str], None]) -> None:
         died: dict[str, int] = {}
         told: set[str] = set()
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + _UP_SECONDS
         while True:
             self._check_alive(before, died, progress)
             well = self._well(services)
@@ -320,6 +321,6 @@ def _change(name: str, have: object, wanted: object) -> str:
 def _not_well(waiting: list[str]) -> str:
     what = f"{', '.join(waiting)} did not get well" if waiting else "Airflow did not find the DAGs"
     return (
-        f"{what} within {START_SECONDS:.0f} s; see: qwen-core logs {next(iter(waiting), 'dag-processor')}; "
+        f"{what} within {_UP_SECONDS:.0f} s; see: qwen-core logs {next(iter(waiting), 'dag-processor')}; "
         f"to start anew: qwen-core down, then qwen-core up"
     )

@@ -32,7 +32,7 @@ from qwen_core.platform.services import Service, clean_ray_folder, health_of, se
 from qwen_core.platform.settings import Home, write_secret
 
 NAME = "watcher"
-START_SECONDS = 300.0
+_START_SECONDS = 300.0
 MAX_DEATHS = 8
 _WINDOW_SECONDS = 600.0
 _MAX_PAUSE_SECONDS = 60.0
@@ -157,7 +157,7 @@ class Watcher:
                 _log.info("%s is up", name)
             if told[name] is not False:
                 watched.well = now
-            limit = self._hang_seconds if watched.state == "up" else max(START_SECONDS, self._hang_seconds)
+            limit = self._hang_seconds if watched.state == "up" else max(_START_SECONDS, self._hang_seconds)
             if now - watched.well > limit:
                 self._died(watched, now, f"hung: no good answer for {limit:.0f} s")
 
