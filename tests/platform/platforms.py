@@ -167,6 +167,13 @@ class Airflow:
         """Ray's job list: those whose metadata say so."""
         url = f"http://127.0.0.1:{self.platform.settings.ray_dashboard_port}/api/jobs/"
         token = self.platform.home.credentials()["ray_token"]
-        answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
+        for is_last in (False, False, True):
+            try:
+                with httpx.Client(timeout=60, trust_env=False) as client:
+                    answer = client.get(url, headers={"Authorization": f"Bearer {token}"})
+                break
+            except httpx.TransportError:  # a busy dashboard hangs up
+                if is_last:
+                    raise
         told = [(job, job.get("metadata") or {}) for job in answer.json()]
         return [job for job, said in told if all(said.get(key) == value for key, value in metadata.items())]

@@ -115,8 +115,8 @@ def test_task_that_is_out_of_time_leaves_nothing_on_the_cluster(airflow):
     for task in ("deferred", "in_a_worker"):
         submission_id = _asleep(airflow, "times_out", run_id, task)
         started = datetime.datetime.fromisoformat(airflow.task("times_out", run_id, task)["start_date"])
-        until(lambda job=submission_id: _state_of(airflow, job) == "STOPPED", 120, f"the time of {task} is over")
-        late = (datetime.datetime.now(datetime.UTC) - started).total_seconds() - 45
+        until(lambda job=submission_id: _state_of(airflow, job) == "STOPPED", 150, f"the time of {task} is over")
+        late = (datetime.datetime.now(datetime.UTC) - started).total_seconds() - 60
         print(f"times_out: {task} stopped {late:.1f} s after its time")
         assert late <= STOP_SECONDS
     airflow.ask("PATCH", f"/dags/times_out/dagRuns/{run_id}", json={"state": "failed"})  # no further tries

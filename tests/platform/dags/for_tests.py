@@ -22,7 +22,7 @@ with DAG("times_out", schedule=None):
             task_id=name,
             entrypoint=_SLEEPER,
             deferrable=name == "deferred",
-            execution_timeout=datetime.timedelta(seconds=45),
+            execution_timeout=datetime.timedelta(seconds=60),
         )
 
 with DAG("twenty", schedule=None, max_active_tasks=20):
