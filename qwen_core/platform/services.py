@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -32,7 +33,8 @@ class Service:
         path: HTTP path that answers when it is well.
         headers: What the question carries.
         component: Its name in Airflow's report on health, for one that does not listen.
-        ready_text: In its log when it has started; what comes after it waits so long.
+        says_well: Reads the answer, where a good HTTP status does not say enough.
+        goes_first: Whether what comes after it waits until it is well.
         variables: Of its own, beside the environment that all share.
     """
 
@@ -42,7 +44,8 @@ class Service:
     path: str
     headers: Callable[[], dict[str, str]] = dict
     component: str = ""
-    ready_text: bytes = b""
+    says_well: Callable[[Any], bool] | None = None
+    goes_first: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -60,13 +63,13 @@ class Service:
 
     def judge(self, answer: httpx.Response | None) -> bool | None:
         """Tell from an answer whether the service is well; `None` where nobody can tell, as who should tell is down."""
+        told = None
+        if answer is not None and answer.status_code < 400:
+            with contextlib.suppress(ValueError):
+                told = answer.json() if self.component or self.says_well else {}
         if not self.component:
-            return answer is not None and answer.status_code < 400
-        try:
-            told = answer.json() if answer is not None and answer.status_code < 400 else {}
-        except ValueError:
-            return None
-        if (told.get("metadatabase") or {}).get("status") != "healthy":
+            return told is not None and (self.says_well is None or self.says_well(told))
+        if told is None or (told.get("metadatabase") or {}).get("status") != "healthy":
             return None
         return (told.get(self.component) or {}).get("status") == "healthy"
 
@@ -133,11 +136,13 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
             "ray",
             ray_command,
             settings.ray_dashboard_port,
-            "/api/version",
+            # Not just the dashboard, which answers before the node is there, and after its raylet has died.
+            "/api/v0/nodes?limit=1000",
             lambda: {"Authorization": f"Bearer {token}"},
+            says_well=_has_living_node,
             # Its daemons give each other 30 s (fixed in Ray's code), too little beside five other starting services
-            # on two cores; and its dashboard answers before the node is there, so only the log tells.
-            ready_text=b"Ray runtime started",
+            # on two cores.
+            goes_first=True,
         ),
         Service(
             "mlflow",
@@ -158,6 +163,14 @@ def services_of(home: Home, settings: Settings) -> list[Service]:
         heard("dag-processor", "dag_processor"),
         heard("triggerer", "triggerer", "--skip-serve-logs"),
     ]
+
+
+def _has_living_node(told: Any) -> bool:
+    """Read Ray's list of nodes."""
+    try:
+        return any(node["state"] == "ALIVE" for node in told["data"]["result"]["result"])
+    except (KeyError, TypeError):
+        return False
 
 
 def ray_folder(home: Home) -> Path:

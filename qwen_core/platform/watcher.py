@@ -56,9 +56,8 @@ class Watched:
         well: When it was last known to be well, or was started.
         deaths: When it died, of late.
         process: The child, where this watcher started it.
-        log_bytes: Length of its log when it was started.
         is_on_trial: Whether it had failed, and the next death makes it fail again.
-        was_ready: Whether it has once come so far that the next service may start.
+        was_up: Whether it has ever been well.
     """
 
     service: Service
@@ -69,9 +68,8 @@ class Watched:
     well: float = 0.0
     deaths: deque[float] = field(default_factory=deque)
     process: subprocess.Popen[bytes] | None = None
-    log_bytes: int = 0
     is_on_trial: bool = False
-    was_ready: bool = False
+    was_up: bool = False
 
     def note_start(self, now: float) -> None:
         """Take note that it was started."""
@@ -135,7 +133,7 @@ class Watcher:
                 break
             if watched.state in ("down", "failed") and now >= watched.due:
                 self._start(watched, now)
-            if watched.state != "failed" and not self._is_ready(watched):
+            if watched.service.goes_first and not watched.was_up and watched.state != "failed":
                 break  # what comes after it waits, also while it is in a pause
         self._tell()
 
@@ -143,7 +141,7 @@ class Watcher:
         """Take over the services that an earlier watcher left."""
         for watched in self.watched:
             if (process := processes.find(self._home, watched.service.name)) is not None:
-                watched.state, watched.well, watched.was_ready = "up", now, True
+                watched.state, watched.well, watched.was_up = "up", now, True
                 _log.info("%s (pid %d) runs already", watched.service.name, process.pid)
 
     def _look_after(self, now: float) -> None:
@@ -152,8 +150,8 @@ class Watcher:
         told = health_of(watched.service for watched in running)
         for watched in running:
             name = watched.service.name
-            if told[name] and watched.state == "starting" and self._is_ready(watched):
-                watched.state = "up"
+            if told[name] and watched.state == "starting":
+                watched.state, watched.was_up = "up", True
                 _log.info("%s is up", name)
             if told[name] is not False:
                 watched.well = now
@@ -180,23 +178,10 @@ class Watcher:
         processes.stop_all(self._home, service.name, is_harsh=True)
         if service.name == "ray":
             clean_ray_folder(self._home)
-        log = self._home.folder("logs") / f"{service.name}.log"
-        watched.log_bytes = log.stat().st_size if log.is_file() else 0
         watched.process = processes.start(self._home, service.name, service.command, {**self._env, **service.variables})
         watched.note_start(now)
         again = f" (restart {watched.restarts})" if watched.restarts else ""
         _log.info("started %s, pid %d%s", service.name, watched.process.pid, again)
-
-    def _is_ready(self, watched: Watched) -> bool:
-        """Tell whether a service has once come so far that the next may start."""
-        log = self._home.folder("logs") / f"{watched.service.name}.log"
-        if not watched.service.ready_text:
-            watched.was_ready = True
-        elif not watched.was_ready and watched.state == "starting" and log.is_file():
-            with log.open("rb") as file:
-                file.seek(watched.log_bytes)
-                watched.was_ready = watched.service.ready_text in file.read()
-        return watched.was_ready
 
     def _tell(self) -> None:
         """Write down how the services are, where it has changed."""

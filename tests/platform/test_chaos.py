@@ -91,7 +91,7 @@ class Chaos:
 
     def _ray_worker(self, stage):
         """A worker that does something, while the stage's driver runs."""
-        idle = ("ray::IDLE", "ray::JobSupervisor", "ray::_")
+        idle = ("ray::IDLE", "ray::JobSupervisor", "ray::_", "ray::RuntimeEnvAgent", "ray::DashboardAgent")
         return self._while_it_runs(stage, "ray", lambda title: title.startswith("ray::") and not title.startswith(idle))
 
     def _task_worker(self, stage):

@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 
+import httpx
 import psutil
 import pytest
 
 from qwen_core.platform import processes
-from qwen_core.platform.services import Service, health_of
+from qwen_core.platform.services import Service, health_of, services_of
 from qwen_core.platform.settings import Home
 from qwen_core.platform.watcher import MAX_DEATHS, Watched, Watcher, read_supervision
 from tests.platform.platforms import free_ports, until
@@ -125,22 +126,45 @@ def _tick(watcher, now):
     return watcher.watched[0]
 
 
-def test_next_service_waits_until_the_one_before_is_ready(home):
-    first = _service("first", [sys.executable, "-uc", "import time; print(1234); time.sleep(60)"], ready_text=b"1234")
-    slow = _service("first", SLEEP, ready_text=b"ready")
-    watcher = _watcher(home, slow, _service("second"))
+def test_next_service_waits_until_the_first_is_well(home, monkeypatch):
+    health = {"first": False, "second": True}
+    monkeypatch.setattr(
+        "qwen_core.platform.watcher.health_of", lambda services: {s.name: health[s.name] for s in services}
+    )
+    watcher = _watcher(home, _service("first", goes_first=True), _service("second"))
     watcher.tick(0.0)
     assert processes.find(home, "first") and processes.find(home, "second") is None
     _end(home, "first")
     watcher.tick(0.5)
     assert processes.find(home, "first") is None and processes.find(home, "second") is None  # the first is in a pause
-    processes.stop_all(home, is_harsh=True)
-    watcher = _watcher(home, first, _service("second"))
-    watcher.tick(0.0)
-    log = home.path / "logs" / "first.log"
-    until(lambda: b"1234" in log.read_bytes(), 20, "it writes", every=0.02)
-    watcher.tick(0.5)
+    watcher.tick(2.0)
+    assert processes.find(home, "first") and processes.find(home, "second") is None
+    health["first"] = True
+    watcher.tick(3.0)
     assert processes.find(home, "second")
+    _end(home, "first")
+    _end(home, "second")
+    watcher.tick(4.0)
+    watcher.tick(4.5)
+    health["first"] = False
+    watcher.tick(5.5)
+    assert processes.find(home, "second")  # only at the first start
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"data": {"result": {"result": [{"state": "DEAD"}, {"state": "ALIVE"}]}}}, True),
+        ({"data": {"result": {"result": [{"state": "DEAD"}]}}}, False),  # the raylet died, the dashboard lives on
+        ({"data": {"result": {"result": []}}}, False),
+        ({"data": None}, False),
+    ],
+)
+def test_ray_is_well_where_a_node_lives(home, answer, expected):
+    ray = services_of(home, home.settings())[0]
+    assert ray.judge(httpx.Response(200, json=answer)) is expected
+    assert ray.judge(httpx.Response(200, text="no JSON")) is False
+    assert ray.judge(None) is False
 
 
 def test_another_watcher_takes_over_what_runs_with_its_history(home):
@@ -178,8 +202,6 @@ def test_airflows_parts_are_not_judged_while_the_server_that_reports_on_them_is_
     ],
 )
 def test_part_of_airflow_is_judged_by_the_report(report, expected):
-    import httpx
-
     scheduler = Service("scheduler", [], 1, "/health", component="scheduler")
     assert scheduler.judge(httpx.Response(200, json=report)) is expected
     assert scheduler.judge(httpx.Response(500)) is None
