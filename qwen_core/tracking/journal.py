@@ -25,11 +25,13 @@ class Lines:
         values: What they hold; torn ones are left out.
         end: Place behind the last one.
         edition: Of the file: when it was rewritten in the meantime, `end` means nothing.
+        is_rest: Whether no line waited behind the last one.
     """
 
     values: list[dict[str, Any]]
     end: int
     edition: int
+    is_rest: bool
 
     def __bool__(self) -> bool:
         """Whether there was anything to read."""
@@ -93,15 +95,16 @@ class Journal:
         with self._lock:
             self._file.seek(self._start)
             values: list[dict[str, Any]] = []
-            end, count = 0, 0
+            end, count, is_rest = 0, 0, True
             for text in self._file:
                 line = _parse(text)
                 count += len(line.get("values", ())) if line else 0
                 if values and count > max_values:
+                    is_rest = False
                     break
                 values += [line] if line else []
                 end = (end or self._start) + len(text)
-            return Lines(values, end, self._edition)
+            return Lines(values, end, self._edition, is_rest)
 
     def advance(self, lines: Lines) -> None:
         """Note that lines are dealt with.

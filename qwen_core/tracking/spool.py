@@ -213,6 +213,8 @@ class MetricLog:
         while lines := self._journal.read(_MOST_METRICS):
             self.dropped += self._sender.send(lines.values)
             self._journal.advance(lines)
+            if lines.is_rest and not self._closing.is_set():
+                break  # what came meanwhile goes with the next batch: a fast writer must not mean a request a line
         with self._lock:
             actions = dict(self._actions)
         for name, action in actions.items():

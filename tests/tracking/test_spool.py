@@ -28,11 +28,11 @@ def metric_log(server, tmp_path, **more) -> MetricLog:
 
 
 def test_points_arrive_in_few_requests_and_nothing_is_left(server, tmp_path):
-    log = metric_log(server, tmp_path)
+    log = metric_log(server, tmp_path, interval_seconds=5)  # far longer than the loop, on a busy machine too
     for step in range(300):
         log.log({"train/loss": 1.0 / (step + 1), "train/tokens": step}, step)
     assert log.close(10)
-    assert server.steps() == list(range(300)) and server.requests < 50
+    assert server.steps() == list(range(300)) and server.requests <= 5
     assert list(tmp_path.iterdir()) == []
 
 
