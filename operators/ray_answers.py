@@ -10,6 +10,7 @@ from operators.ray_job import LOST, RayJobRequest, RayJobStatus, RayUnreachableE
 from qwen_core.errors import RayJobError
 
 _SHOWN = 800
+_NO_NODE_YET = "No available agent"
 
 
 def log_request(node_id: str, submission_id: str, lines: int) -> dict[str, Any]:
@@ -67,17 +68,20 @@ def job_status_of(answer: httpx.Response, url: str, is_list: bool = False) -> Ra
     )
 
 
-def refused(answer: httpx.Response, request: RayJobRequest, submission_id: str) -> RayJobError:
+def refused(answer: httpx.Response, request: RayJobRequest, submission_id: str, url: str) -> RayJobError:
     """Word that Ray did not take a job.
 
     Args:
         answer: Ray's.
         request: The job. The values of its environment variables are not shown: Ray quotes what it was sent.
         submission_id: Its id.
+        url: Who was asked.
 
     Returns:
-        The error to raise.
+        The error to raise; `RayUnreachableError` where a cluster that starts has no node yet.
     """
+    if answer.status_code in (502, 503, 504) or _NO_NODE_YET in answer.text:
+        return RayUnreachableError(f"Ray at {url} takes no jobs yet ({answer.status_code}): no node of it is ready")
     text = answer.text
     for value in (request.runtime_env.get("env_vars") or {}).values():
         if len(str(value)) >= 4:

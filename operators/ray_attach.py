@@ -9,14 +9,52 @@ For each try, from the current one down, and each resubmission: ask Ray for the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from operators.ray_hook import RayHook
-from operators.ray_job import LOST, RUN_STARTED, RayJobRequest, RayJobStatus, submission_id_of
+from operators.ray_hook import RayHook, pauses
+from operators.ray_job import (
+    LOST,
+    RUN_STARTED,
+    RayJobRequest,
+    RayJobStatus,
+    RayUnreachableError,
+    submission_id_of,
+)
 from qwen_core.errors import RayJobError
 
 _MOST_NAMES = 20
+Answer = TypeVar("Answer")
+
+
+def patiently(ask: Callable[[], Answer], seconds: float, log: Any, is_over: Callable[[], bool]) -> Answer:
+    """Ask Ray again while it is away, as the watch of a running job does: a head that starts anew costs no try.
+
+    Args:
+        ask: May be called again.
+        seconds: Ray may be away for so long.
+        log: Of the task.
+        is_over: Whether the task was killed meanwhile.
+
+    Returns:
+        What `ask` returns.
+
+    Raises:
+        RayUnreachableError: Ray is away for too long.
+    """
+    until, is_told = time.monotonic() + seconds, False
+    for pause in pauses():
+        try:
+            return ask()
+        except RayUnreachableError as error:
+            if is_over() or time.monotonic() >= until:
+                raise
+            if not is_told:
+                log.warning("%s. Asking on for up to %.0f s", error, seconds)
+                is_told = True
+        time.sleep(pause)
+    raise AssertionError("pauses do not end")
 
 
 def find_or_submit(

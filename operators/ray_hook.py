@@ -83,7 +83,7 @@ class RayHook(BaseHook):
                 break
             if attempt < self.tries - 1:
                 time.sleep(_pause(attempt))
-        raise refused(answer, request, submission_id)
+        raise refused(answer, request, submission_id, self.address.url)
 
     def status(self, submission_id: str) -> RayJobStatus:
         """Ask for a job's state.
@@ -113,15 +113,15 @@ class RayHook(BaseHook):
             lines: At most so many, and at most a MiB.
 
         Returns:
-            The end; empty where there is none, or it cannot be read.
+            The end; empty where there is none, and where the node that held it is gone.
+
+        Raises:
+            RayJobError: Ray cannot be reached, or refuses the token.
         """
-        try:
-            node_id = self.status(submission_id).node_id
-            if node_id is None:
-                return ""
-            answer = self._call("GET", **log_request(node_id, submission_id, lines), tries=2)
-        except RayJobError:
+        node_id = self.status(submission_id).node_id
+        if node_id is None:
             return ""
+        answer = self._call("GET", **log_request(node_id, submission_id, lines), tries=2)
         return answer.content[-_TAIL_BYTES:].decode(errors="replace") if answer.status_code == 200 else ""
 
     def stop(self, submission_id: str, verify_seconds: float = 10.0) -> RayJobStatus:

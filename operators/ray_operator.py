@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from operators.ray_attach import find_or_submit, refuse_twin
+from operators.ray_attach import Answer, find_or_submit, patiently, refuse_twin
 from operators.ray_connection import RayAddress
 from operators.ray_end import NO_RETRY, UNENDED, failure, unended
 from operators.ray_handover import task_state, watch_handover
@@ -26,6 +26,7 @@ from operators.ray_job import (
     RayJobRequest,
     RayJobStatus,
     RayTokenError,
+    RayUnreachableError,
     manifest_of,
     result_of,
     runtime_env_of,
@@ -158,13 +159,16 @@ class RayJobOperator(BaseOperator):
             AirflowSkipException: The job ended with `skip_on_exit_code`.
         """
         try:
-            submission_id, resubmission = find_or_submit(
-                RayHook(self.ray_conn_id),
-                context["ti"],
-                self._request(context),
-                self.log,
-                most_resubmissions=self.max_resubmissions,
-                first_resubmission=self._first_resubmission,
+            request = self._request(context)
+            submission_id, resubmission = self._patiently(
+                lambda: find_or_submit(
+                    RayHook(self.ray_conn_id),
+                    context["ti"],
+                    request,
+                    self.log,
+                    most_resubmissions=self.max_resubmissions,
+                    first_resubmission=self._first_resubmission,
+                )
             )
         except (RayTokenError, RecipeError) as error:
             raise AirflowFailException(str(error)) from None
@@ -218,6 +222,9 @@ class RayJobOperator(BaseOperator):
             submission_id, self._handed_over = self._handed_over, None
             watch_handover(instance, submission_id, self.on_kill, self.log)
 
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        return patiently(ask, self.unreachable_seconds, self.log, lambda: self._is_killed)
+
     def _request(self, context: Any) -> RayJobRequest:
         """Compose what Ray is asked for; rendered templates are words, and Ray wants numbers."""
         instance = context["ti"]
@@ -250,7 +257,9 @@ class RayJobOperator(BaseOperator):
             instance.xcom_push(key=key, value=hook.job_url(submission_id))
         if self.exclusive_key:
             try:
-                refuse_twin(hook, submission_id, self.exclusive_key)
+                self._patiently(lambda: refuse_twin(hook, submission_id, str(self.exclusive_key)))
+            except RayUnreachableError as error:
+                raise AirflowException(str(error)) from None
             except RayJobError as error:
                 raise AirflowFailException(str(error)) from None
         deadline = time.time() + self.execution_timeout.total_seconds() if self.execution_timeout else None
@@ -311,7 +320,7 @@ class RayJobOperator(BaseOperator):
         """Turn the job's end into the task's."""
         if status.state in UNENDED:
             raise unended(submission_id, status)
-        log = RayHook(self.ray_conn_id).log_tail(submission_id) if status.state != "LOST" else ""
+        log = self._log_tail(submission_id) if status.state != "LOST" else ""
         if not status.is_successful:
             end = failure(submission_id, status, log, self.skip_on_exit_code, self.fail_on_exit_code)
             if isinstance(end, AirflowSkipException):  # Airflow's own line of it hides the reason in a field
@@ -328,6 +337,16 @@ class RayJobOperator(BaseOperator):
             if key in answer:
                 context["ti"].xcom_push(key=key, value=answer[key])
         return answer
+
+    def _log_tail(self, submission_id: str) -> str:
+        """Read the end of the job's log, where its answer is; without it the answer is the bare submission id."""
+        try:
+            return self._patiently(lambda: RayHook(self.ray_conn_id).log_tail(submission_id))
+        except RayJobError as error:
+            self.log.warning(
+                "the end of the log of Ray job %s cannot be read, its answer is lost: %s", submission_id, error
+            )
+            return ""
 
     def _mlflow_run_id(self, context: Any, log: str) -> str | None:
         """Find the MLflow run: in the log's end, or where trigger or worker noted it when the job told it."""

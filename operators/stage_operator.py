@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowException
+
 from operators.ray_operator import RayJobOperator
 from operators.settings import Settings, check_settings, command_line, event_of, refuse_without_run, settings_of
 from qwen_core.stages import DAGS, STAGES
@@ -68,10 +70,12 @@ class RunStageOperator(RayJobOperator):
 
     def _announce(self, context: Any, result: Any) -> Any:
         """Lay settings and figures into the asset events, under the run's own partition."""
+        if not (result or {}).get("manifest_uri"):  # every stage tells it; the node that held the log may be gone
+            raise AirflowException(f"stage {self.stage} is done, but its answer is lost: the next try reads it anew")
         settings = self.settings(context)
         for outlet in self.outlets:
             event = context["outlet_events"][outlet]
-            event.extra = event_of(settings, result or {})
+            event.extra = event_of(settings, result)
             # A partition of its own makes each pipeline run start a DAG run of its own in the next DAG: Airflow
             # makes one of all events that wait, and all but one run would be lost.
             event.add_partitions(settings["run_key"])

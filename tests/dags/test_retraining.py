@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("airflow")
 from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowException
 
 from operators.ray_operator import RayJobOperator
 from operators.retrain_operator import PlanDayOperator, PlanRetrainingOperator
@@ -140,7 +141,13 @@ def test_stage_of_a_planned_dag_runs_with_the_plans_settings(make_context, answe
 
 def test_job_that_is_submitted_anew_has_its_command_and_its_run_key_is_exclusive(make_context, answer):
     stage = RunStageOperator(stage="pack")
+    answer.result = {"submission_id": "s", "manifest_uri": "u"}
     stage.execute_complete(make_context({"run_key": "k"}), {"state": "LOST"})
     assert answer.commands[0][2:4] == ["qwen_core.jobs", "pack"]
     assert stage.exclusive_key == "k/pack"
     assert stage.metadata == {"run_key": "k", "stage": "pack"}
+
+
+def test_stage_whose_answer_is_lost_is_tried_again(make_context, answer):
+    with pytest.raises(AirflowException, match="its answer is lost: the next try reads it anew"):
+        RunStageOperator(stage="pack").execute(make_context({"run_key": "k"}))

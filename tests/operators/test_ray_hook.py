@@ -25,7 +25,7 @@ def test_submission_waits_for_the_nodes_agent_and_names_a_lasting_refusal(ray):
     RayHook().submit(RayJobRequest("python x.py"), "j")
     assert ray.jobs["j"]["entrypoint"] == "python x.py"
     ray.submissions_to_refuse = 100
-    with pytest.raises(RayJobError, match=r"refused the job 'k' \(500\).*No available agent"):
+    with pytest.raises(RayUnreachableError, match=r"takes no jobs yet \(500\): no node of it is ready"):
         RayHook().submit(RayJobRequest("python x.py"), "k")
 
 
@@ -118,10 +118,13 @@ def test_stop_of_a_job_that_does_not_end_comes_back_in_time(ray):
     assert RayHook().stop("j", verify_seconds=0.1).state == "RUNNING"
 
 
-def test_end_of_the_log_is_read_and_an_unreadable_one_is_empty(ray):
+def test_end_of_the_log_is_read_and_an_unknown_one_is_empty(ray):
     ray.add("j", logs="1\n2\n3\n")
     assert RayHook().log_tail("j", lines=2) == "2\n3\n"
     assert RayHook().log_tail("unknown") == ""
+    ray.answer_to_all = (503, "starting")
+    with pytest.raises(RayUnreachableError):
+        RayHook(tries=1).log_tail("j")
 
 
 def test_connection_is_tested_with_its_token(ray, connection):

@@ -31,4 +31,4 @@ with DAG("twenty", schedule=None, max_active_tasks=20):
 
 for connection in ("nowhere", "refused"):
     with DAG(f"ray_{connection}", schedule=None):
-        RayJobOperator(task_id="job", entrypoint="echo done", ray_conn_id=f"ray_{connection}")
+        RayJobOperator(task_id="job", entrypoint="echo done", ray_conn_id=f"ray_{connection}", unreachable_seconds=5)
