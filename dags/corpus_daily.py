@@ -23,7 +23,7 @@ All days share one run key, so that each goes on from the one before; a day with
 **Backfill**: button *Trigger → Backfill*, or `airflow backfill create --dag-id corpus_daily --from-date 2026-01-01
 --to-date 2026-01-31 --dag-run-conf '{"recipe_path": "/recipes/mine.yaml"}'`. The days go one after another, in order,
 whatever number of active runs is asked for. **Unpause it** for the day that ended, each night. **To train** on what is
-in, start `pretrain` with the run key.
+in, start `pretrain` with the run key, or `retrain` with `retrain.corpus_from=RUN_KEY` among the overrides.
 
 按日期增量构建语料,可回填;各天共用一个运行标识,依次追加。
 """,

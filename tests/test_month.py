@@ -19,7 +19,8 @@ from qwen_core.artifacts import Store
 from qwen_core.config import load_recipe
 from qwen_core.errors import NothingToDoError
 from qwen_core.jobs import line
-from qwen_core.jobs.planning import Asked, plan
+from qwen_core.jobs.news import Asked
+from qwen_core.jobs.planning import plan
 from qwen_core.jobs.promote import rolled_back
 from qwen_core.jobs.runner import run_stage
 from qwen_core.parts import parts_of, read_rows
@@ -34,7 +35,6 @@ CORPUS = ("ingest", "classifiers", "filter", "dedup")
 DAYS, TRAINED, EMPTY, BAD, OUTAGE = 30, (1, 16, 30), (5, 6, 17), (8, 19), 14
 SETTINGS = (
     "classifiers.train=[]",
-    "dedup.keep=first",
     "pack.validation_ratio=0.1",
     "parallel.num_workers=1",
     "pretrain.max_steps=4",
@@ -164,11 +164,7 @@ def test_bad_files_are_counted_and_stop_nothing(month):
 
 
 def test_the_corpus_equals_one_that_is_built_at_once(month):
-    """The same documents with the same texts in the same order, though it lies in other parts.
-
-    So it is with dedup.keep=first and files whose names rise with the days. With keep=best the clusters are the same,
-    but of each the earliest day's document stays instead of the best one of all days.
-    """
+    """The same documents with the same texts in the same order, though it lies in other parts."""
     recipe = load_recipe(TINY, month.overrides)
     log = str(month.store.root).replace("store", "log")
     for name in CORPUS:

@@ -14,7 +14,7 @@ from rich.text import Text
 from qwen_core.cli.places import mlflow_at, place_options, places_of
 
 if TYPE_CHECKING:
-    from qwen_core.tracking.compare import Comparison, Row
+    from qwen_core.tracking.comparison import Comparison, Row
 
 _MOST_ROWS = 15
 _COLOURS = {"a": "red", "b": "green", "": ""}

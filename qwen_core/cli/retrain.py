@@ -68,7 +68,8 @@ def retrain(
 
 def _plan(platform: Platform, named: tuple[str, list[str], Recipe], key: str, date: str, **given: Any) -> None:
     """Plan here, and run the stages here where that is asked for."""
-    from qwen_core.jobs.planning import Asked, plan  # loads MLflow
+    from qwen_core.jobs.news import Asked
+    from qwen_core.jobs.planning import plan  # loads MLflow
 
     platform.prepare_local()
     address, settled, loaded = named

@@ -20,8 +20,8 @@ class Dedup(Section):
     seed: int = Field(1, description="Seed of datasketch's permutations; signatures of two seeds cannot meet.")
     keep: Literal["best", "first"] = Field(
         "best",
-        description="Which of each cluster stays: of the earliest growth of the corpus the best and longest, or the "
-        "one that came first, so that a corpus grown day by day equals one built at once.",
+        description="Which of each cluster stays: the best and longest, whenever it came, or the one that came first, "
+        "so that what was trained on stays in the corpus when its like comes later.",
     )
     repeated: Literal["keep", "line", "paragraph"] = Field(
         "keep", description="Whether lines or paragraphs that stand in many documents are cut out of all but the first."

@@ -134,29 +134,19 @@ def digest(left: Ints, right: Ints) -> int:
     return int(mix(mix(left.astype(np.uint64)) ^ right.astype(np.uint64)).sum(dtype=np.uint64))
 
 
-def keepers(
-    nodes: Ints,
-    smallest: Ints,
-    quality: npt.NDArray[np.floating],
-    length: Ints,
-    generation: Ints | None = None,
-) -> tuple[Ints, Ints]:
+def keepers(nodes: Ints, smallest: Ints, quality: npt.NDArray[np.floating], length: Ints) -> tuple[Ints, Ints]:
     """Choose the document of each cluster that stays: the best quality, then the longest, then the first.
-
-    In a corpus that has grown the generation comes before all: what was there stays when its like comes later.
 
     Args:
         nodes: Documents, [M].
         smallest: What marks each one's cluster, [M].
         quality: Scores, compared to three decimals, [M]; NaN is the lowest.
         length: Of the texts, in bytes or characters, [M].
-        generation: With which growth of the corpus each came, from 0, [M]; one for all where it is not given.
 
     Returns:
         The documents that are dropped, rising [D], and for each the one that stays in its place [D].
     """
-    came = np.zeros(len(nodes), np.int64) if generation is None else generation
-    order = np.lexsort((nodes, -length, -np.round(quality, 3), came, smallest))
+    order = np.lexsort((nodes, -length, -np.round(quality, 3), smallest))
     begins = _begins(smallest[order])
     ranked = nodes[order]
     stays = np.repeat(ranked[begins], np.diff(np.append(begins, len(nodes))))

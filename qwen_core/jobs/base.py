@@ -102,5 +102,4 @@ def base_hash(recipe: Recipe, store: Store) -> dict[str, str]:
         Its fingerprint by the name `base`; empty where there is none.
     """
     found = base_of(recipe, store)
-    # The second key tells this corpus from those that were made before it kept apart what came when.
-    return {"base": found.fingerprint, "generations": "1"} if found else {}
+    return {"base": found.fingerprint} if found else {}

@@ -15,6 +15,7 @@ from qwen_core.jobs.lineage import lineage_of_version
 from qwen_core.parts import parts_of, read_rows
 from qwen_core.stages import STAGES
 from qwen_core.tracking.card import Facts, model_card, release_notes
+from qwen_core.tracking.flat import flatten
 from qwen_core.tracking.registry import Registered
 
 CARD, NOTES = "model_card.md", "release_notes.md"
@@ -136,19 +137,11 @@ def recipe_changes(before: Mapping[str, Manifest], now: Mapping[str, Manifest]) 
     for stage in STAGES:
         if stage not in before or stage not in now:
             continue
-        first, second = (dict(_flat(made[stage].config)) for made in (before, now))
+        first, second = (dict(flatten(made[stage].config)) for made in (before, now))
         for name in sorted({*first, *second} - set(_POINTERS) - told):
             if first.get(name) != second.get(name):
                 told.add(name)  # sections that several stages share
                 yield f"`{name}`: {_short(first.get(name))} → {_short(second.get(name))}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _short(value: Any) -> str:

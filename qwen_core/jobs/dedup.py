@@ -8,9 +8,8 @@ MinHash LSH: documents that agree in one band of `hashes_per_bucket` values coun
 chapter 3). FineWeb has 14 bands: on a newswire of 254 pairs at 0.8 or more they find 99.7% of them, 20 find 99.96%.
 
 A corpus that has grown is compared by the sketches of its earlier parts; their text is not read again, save that of
-the parts that lose a document, which are written anew. A part that loses none is taken over as it is. What was there
-before stays when its like comes later, so that a held-out set and what was trained on stay what they were; only where a
-new document joins two clusters into one does one of two old documents go.
+the parts that lose a document, which are written anew. A part that loses none is taken over as it is. The best of a
+cluster is the best whenever it came, so that a corpus that has grown holds what one built at once would hold.
 """
 
 from __future__ import annotations
@@ -67,8 +66,7 @@ def run(context: Context) -> Outcome:
     sketches = _sketches(context, parts)
     found = find_clusters([part.uri for part in sketches], rows, context.section.num_buckets + 1)
     known = _looked_up(sketches, found.nodes)
-    generation = _generations(context)[found.nodes >> ROW_BITS]
-    left = _write(context, parts, _dropped(found, known, context.section.keep, generation))
+    left = _write(context, parts, _dropped(found, known, context.section.keep))
     if context.section.repeated != "keep":
         left = cut_repeated(context, left)
     outcome = corpus_outcome(context, left, context.inputs["filter"].rows)
@@ -131,15 +129,7 @@ def _looked_up(sketches: Sequence[Part], nodes: Ints) -> dict[str, npt.NDArray[A
     return known
 
 
-def _generations(context: Context) -> Ints:
-    """Tell with which growth of the corpus each of its parts came; `filter` makes one part of each of `ingest`."""
-    parts = int(context.inputs["filter"].metrics["parts"])
-    ingest = context.store.load(context.inputs["filter"].inputs["ingest"])
-    counts = ingest.details.get("generations", [parts])
-    return np.repeat(np.arange(len(counts)), counts)
-
-
-def _dropped(found: Clusters, known: dict[str, npt.NDArray[Any]], keep: str, generation: Ints) -> pa.Table:
+def _dropped(found: Clusters, known: dict[str, npt.NDArray[Any]], keep: str) -> pa.Table:
     """Choose the best of each cluster; the others go.
 
     Of documents that are equal but for case and white space all but one are exact duplicates: the one that stays, or,
@@ -149,7 +139,7 @@ def _dropped(found: Clusters, known: dict[str, npt.NDArray[Any]], keep: str, gen
         `number` (rising), `reason`, `kept` (the id of what stays) of each document that goes.
     """
     alike = np.zeros(len(found.nodes), np.int64)
-    ranks = (known["quality_score"], known["text_bytes"], generation) if keep == "best" else (alike, alike, None)
+    ranks = (known["quality_score"], known["text_bytes"]) if keep == "best" else (alike, alike)
     numbers, stays = keepers(found.nodes, found.labels, *ranks)
     is_dropped = np.isin(found.nodes, numbers, assume_unique=True)
     order = np.lexsort((found.nodes, is_dropped, known["exact"]))

@@ -65,8 +65,6 @@ def run(context: Context) -> Outcome:
     repairs = sum((Counter(part.told.get("repairs", {})) for part in parts), Counter[str]())
     outcome.details |= {"faults": faults[:_MAX_FAULTS], "repairs": dict(repairs)}
     if base:
-        before = base.details.get("generations", [len(earlier)])
-        outcome.details["generations"] = [*before, len(parts) - len(earlier)]
         outcome.details["first_read_at"] = base.details.get("first_read_at", base.created_at)
     return outcome
 

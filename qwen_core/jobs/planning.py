@@ -5,71 +5,29 @@
     registry ─▶ champion ─────┘                                └─▶ overrides for corpus ─▶ pretrain ─▶ align ─▶ release
 
 Data goes on from the newest corpus that was committed, though its model was refused or never finished: what was read
-is read for good. The model goes on from the champion.
+is read for good. A corpus that `retrain.corpus_from` names may have grown by itself: what no retraining has had of it
+counts as new, though there is nothing to read. The model goes on from the champion.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from qwen_core.artifacts import Manifest, Store
 from qwen_core.config import Recipe
-from qwen_core.errors import InputError, NothingToDoError
-from qwen_core.jobs.base import check_settings, stage_of
-from qwen_core.jobs.dated import with_date
+from qwen_core.errors import NothingToDoError
+from qwen_core.jobs.base import stage_of
 from qwen_core.jobs.line import Line, Record, Standing
 from qwen_core.jobs.lineage import HELDOUT_FILE, lineage_of_version
-from qwen_core.jobs.sources import Source, document_sources
-from qwen_core.parts import parts_of
+from qwen_core.jobs.news import Asked, News, what_is_new
 from qwen_core.tracking.activity import failed_at
 from qwen_core.tracking.registry import Registered, find_champion
 
-_UNREAD = ("unreadable_path", "unknown_format")
 _FAILED_GRACE_SECONDS = 3600.0  # Airflow tries again meanwhile
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a retraining is asked for.
-
-    Attributes:
-        recipe_name: Bundled name or path, as jobs are given it.
-        overrides: Of the recipe, as given.
-        recipe: Loaded, overrides applied.
-        run_key: For the run that it plans.
-        date: That `{date}` stands for, if any.
-    """
-
-    recipe_name: str
-    overrides: tuple[str, ...]
-    recipe: Recipe
-    run_key: str
-    date: str | None = None
-
-
-@dataclass(frozen=True)
-class News:
-    """What there is to read.
-
-    Attributes:
-        inputs: Names of `ingest.inputs`, without days that have no file.
-        files: New ones.
-        bytes: Of them.
-        known: Files that the corpus has already.
-        content: Hash of the new files and the corpus that they are added to.
-    """
-
-    inputs: tuple[str, ...]
-    files: int
-    bytes: int
-    known: int
-    content: str
 
 
 def plan(asked: Asked, store: Store, tracking_uri: str, now: datetime.datetime, is_binding: bool = True) -> Record:
@@ -104,11 +62,13 @@ def plan(asked: Asked, store: Store, tracking_uri: str, now: datetime.datetime, 
         _refuse_while_under_way(last, asked.recipe, tracking_uri, now)
     champion = find_champion(tracking_uri, asked.recipe.release.model_name)
     made = lineage_of_version(store, champion)
-    base = corpus_so_far(section.corpus_from, store, (line.standing(one) for one in records), made)
-    news = what_is_new(asked, base)
-    if not news.files:
+    base = trained = corpus_so_far(section.corpus_from, store, (line.standing(one) for one in records), made)
+    if section.corpus_from not in ("newest", "nothing", asked.run_key):
+        trained = corpus_so_far("newest", store, (line.standing(one) for one in records), made)
+    news = what_is_new(asked, base, trained)
+    if not news.files and not news.untrained:
         return _taken_up(line, last, news, now, section.max_attempts, is_binding)
-    if base and (news.files < section.min_new_files or news.bytes < section.min_new_bytes):
+    if base and not news.untrained and (news.files < section.min_new_files or news.bytes < section.min_new_bytes):
         raise NothingToDoError(
             f"{_counted(news.files, 'new file')} of {news.bytes:,} bytes wait for more: retrain.min_new_files is "
             f"{section.min_new_files}, retrain.min_new_bytes {section.min_new_bytes:,}"
@@ -149,54 +109,6 @@ def corpus_so_far(
     if corpus_from != "newest":
         return stage_of(corpus_from, "retrain.corpus_from", "ingest", store)
     return next((one.stages["ingest"] for one in standings if one.has_corpus), made.get("ingest"))
-
-
-def what_is_new(asked: Asked, base: Manifest | None) -> News:
-    """Compare the sources with what the corpus so far was made of, by the hashes of their content.
-
-    Args:
-        asked: Recipe and date.
-        base: Manifest of the corpus's `ingest`.
-
-    Returns:
-        What is new.
-
-    Raises:
-        InputError: Inputs are missing that bear no date, or the recipe reads them with other settings than the corpus.
-    """
-    recipe = with_date(asked.recipe, asked.date)
-    if base is not None:
-        check_settings(recipe.ingest.model_dump(mode="json"), base.config["ingest"])
-    inputs, sources = _sources(asked.recipe, recipe)
-    listed = parts_of(base) if base else []
-    known = {digest or path for part in listed for path, digest in part.told["files"]}
-    fresh = [source for source in sources if (source.content_hash or source.path) not in known]
-    files = {source.path for source in fresh}
-    digest = hashlib.sha256((base.fingerprint if base else "").encode())
-    for source in fresh:
-        digest.update(f"\0{source.path}\0{source.content_hash}".encode(errors="surrogateescape"))
-    everything = {source.path for source in sources}
-    size = sum(source.size for source in fresh)
-    return News(inputs, len(files), size, len(everything - files), digest.hexdigest()[:16])
-
-
-def _sources(asked: Recipe, recipe: Recipe) -> tuple[tuple[str, ...], list[Source]]:
-    """List the sources; a day that has no file is no fault, a folder that has gone is one."""
-    inputs, sources, faults = [], list[Source](), []
-    for name, dated in zip(asked.ingest.inputs, recipe.ingest.inputs, strict=True):
-        ingest = recipe.ingest.model_copy(update={"inputs": (dated,)})
-        try:
-            sources += document_sources(recipe.model_copy(update={"ingest": ingest}))
-            inputs.append(dated)
-        except InputError as fault:
-            if name == dated:
-                raise
-            faults.append(str(fault))
-    if faults and not inputs:
-        raise NothingToDoError(f"nothing came that day: {'; '.join(faults)}")
-    if not asked.ingest.inputs:
-        document_sources(recipe)  # says what is missing
-    return tuple(inputs), [source for source in sources if source.kind not in _UNREAD]
 
 
 def _refuse_while_under_way(last: Standing, recipe: Recipe, tracking_uri: str, now: datetime.datetime) -> None:
@@ -249,6 +161,8 @@ def _result(
     start, changes = _model_overrides(asked.recipe, champion, made)
     added = f"{_counted(news.files, 'new file')} ({news.bytes:,} bytes)"
     reason = f"{added} beside {news.known:,} known ones" if base else f"no corpus yet: {added} to read"
+    if news.untrained:
+        reason += f", {_counted(news.untrained, 'file')} of the corpus in no retraining yet"
     return {
         "recipe": asked.recipe_name,
         "overrides": [*overrides, *changes],

@@ -15,7 +15,8 @@ import sys
 from qwen_core.artifacts import Store
 from qwen_core.config import load_recipe
 from qwen_core.jobs.command import job_parser, print_result, run_command, with_places
-from qwen_core.jobs.planning import Asked, plan
+from qwen_core.jobs.news import Asked
+from qwen_core.jobs.planning import plan
 
 
 def main(arguments: list[str] | None = None) -> int:

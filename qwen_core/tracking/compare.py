@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qwen_core.artifacts import Manifest, Store
 from qwen_core.config import Recipe
 from qwen_core.parts import LIST, Part
+from qwen_core.tracking.comparison import Change, Comparison, Curve, Row, Side
+from qwen_core.tracking.flat import flatten
 
 CORPUS_STAGES = ("ingest", "filter", "dedup")
 """Stages that documents pass through, in order."""
@@ -23,123 +24,6 @@ _LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
 _HIGHER_IS_BETTER = ("accuracy", "accuracies", "margin", "f1", "roc_auc", "exact_match", "acc", "acc_norm")
 _MOST_FILES = 20
 _LONGEST_VALUE = 120
-_SAME = 1e-9
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two runs.
-
-    Attributes:
-        name: What a person called it.
-        run_key: The pipeline run.
-        manifests: Of its stages, by word.
-        version: Of the registry, such as `demo/3`, where the run has one.
-        aliases: Of that version.
-    """
-
-    name: str
-    run_key: str
-    manifests: Mapping[str, Manifest]
-    version: str = ""
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """Its run key, and its version where there is one."""
-        known = ", ".join([self.version, *self.aliases]) if self.version else ""
-        return f"{self.run_key} ({known})" if known else self.run_key
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure of both runs.
-
-    Attributes:
-        part: `funnel`, `sources`, `languages`, `mix`, `training` or `held-out`.
-        stage: The stage's word.
-        name: What it is, such as a reason, a language or a measure.
-        a: Of the first run; `None` where it has none.
-        b: Of the second.
-        better: `a` or `b`, where more or less of it is better and they differ; else empty.
-    """
-
-    part: str
-    stage: str
-    name: str
-    a: float | None
-    b: float | None
-    better: str = ""
-
-    @property
-    def ratio(self) -> float | None:
-        """The second to the first."""
-        return self.b / self.a if self.a and self.b is not None else None
-
-    @property
-    def is_same(self) -> bool:
-        """Whether both have the same value."""
-        if self.a is None or self.b is None:
-            return self.a is self.b
-        return abs(self.a - self.b) <= _SAME * max(abs(self.a), abs(self.b))
-
-
-@dataclass(frozen=True)
-class Change:
-    """A recipe key whose values differ; `None` where a run has no such key."""
-
-    key: str
-    a: str | None
-    b: str | None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve of both runs, as pairs of step and value."""
-
-    stage: str
-    name: str
-    a: list[tuple[float, float]]
-    b: list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All that differs, and the figures that matter even where they do not.
-
-    Attributes:
-        a: Title of the first run.
-        b: Title of the second.
-        shared: Stages whose artifact is the same one.
-        data: Funnel, sources, languages, mix.
-        files: Source files that only one of the two has read: `a`, `b` (how many), `only_a`, `only_b` (the first few).
-        recipe: Keys that differ.
-        result: Ends of the curves, and figures on held-out sets.
-        notes: What one must know to read it rightly.
-        curves: For the figure.
-    """
-
-    a: str
-    b: str
-    shared: list[str]
-    data: list[Row]
-    files: dict[str, Any]
-    recipe: list[Change]
-    result: list[Row]
-    notes: list[str]
-    curves: list[Curve] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON, with ratios; curves are left out.
-
-        Returns:
-            The comparison.
-        """
-        told = asdict(self)
-        del told["curves"]
-        for name in ("data", "result"):
-            told[name] = [asdict(row) | {"ratio": row.ratio} for row in getattr(self, name)]
-        return told
 
 
 def compare(a: Side, b: Side, store: Store) -> Comparison:
@@ -247,7 +131,7 @@ def _recipe(a: Side, b: Side) -> list[Change]:
     shared = [name for name in a.manifests if name in b.manifests]
     both = [dict(_settings(side, shared)) for side in (a, b)]
     keys = sorted(set(both[0]) | set(both[1]))
-    defaults = dict(flatten(Recipe().model_dump(mode="json")))  # of keys that are newer than one of the runs
+    defaults = dict(_texts(Recipe().model_dump(mode="json")))  # of keys that are newer than one of the runs
     found = [Change(key, *(one.get(key, defaults.get(key)) for one in both)) for key in keys]
     return [change for change in found if change.a != change.b]
 
@@ -257,28 +141,18 @@ def _settings(side: Side, stages: Sequence[str]) -> Iterator[tuple[str, str]]:
         manifest = side.manifests[stage]
         yield f"version.{stage}", str(manifest.stage_version)
         yield "version.qwen_core", manifest.code_version
-        yield from flatten(manifest.config)
+        yield from _texts(manifest.config)
         for name, digest in manifest.sources.items():
             if stage != "ingest":  # whose files are told one by one
                 yield f"{stage}.content.{name}", digest[:8]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Turn a nested mapping into dotted keys and values as texts.
-
-    Args:
-        tree: Plain JSON.
-        prefix: Before each key.
-
-    Yields:
-        Key and value; a long value is cut.
-    """
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-            continue
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        yield f"{prefix}{name}", text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+def _texts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted keys, and values as texts; a long one is cut."""
+    for name, value in flatten(config):
+        if value != {}:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield name, text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _curves(a: Side, b: Side, store: Store) -> Iterator[Curve]:

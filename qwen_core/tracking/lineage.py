@@ -30,7 +30,6 @@ ORIGINS = {
     "new_from": ("ingest",),
 }
 """Earlier artifacts that a stage goes on from, by the name that it has for them, with the stages that make such."""
-_NO_FILES = (*ORIGINS, "generations")
 _READERS = 16
 
 
@@ -134,7 +133,7 @@ def files_of(manifest: Manifest, store: Store) -> dict[str, str]:
     """
     if manifest.stage == "ingest":
         return source_files(manifest, store)
-    return {digest: name for name, digest in manifest.sources.items() if name not in _NO_FILES}
+    return {digest: name for name, digest in manifest.sources.items() if name not in ORIGINS}
 
 
 class Index:

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from qwen_core.artifacts import Manifest, Store
 from qwen_core.errors import ArtifactError, InputError
-from qwen_core.tracking.compare import Side
+from qwen_core.tracking.comparison import Side
 from qwen_core.tracking.runs import RUN_KEY_TAG
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")

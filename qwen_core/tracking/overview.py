@@ -18,8 +18,10 @@ from qwen_core.artifacts import Manifest, Store
 from qwen_core.errors import QwenCoreError
 from qwen_core.stages import STAGES
 from qwen_core.tracking import writes
-from qwen_core.tracking.compare import Comparison, Side, compare
-from qwen_core.tracking.compare_text import changes, comparison_figure, in_a_line, number, to_columns, to_markdown
+from qwen_core.tracking.compare import compare
+from qwen_core.tracking.compare_figure import comparison_figure
+from qwen_core.tracking.compare_text import changes, in_a_line, number, to_columns, to_markdown
+from qwen_core.tracking.comparison import Comparison, Side
 from qwen_core.tracking.listed import pipeline_runs
 from qwen_core.tracking.named import Names
 from qwen_core.tracking.opening import RUN_KEY_TAG, STAGE_TAG

@@ -11,7 +11,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from qwen_core.artifacts import Manifest
 from qwen_core.tracking import writes
 from qwen_core.tracking.datasets import OUTPUT, SOURCE, dataset_of, source_datasets
+from qwen_core.tracking.flat import flatten
 from qwen_core.tracking.headlines import headline_metrics, headline_params
 from qwen_core.tracking.opening import STAGE_TAG, Opening, open_run
 from qwen_core.tracking.outbox import Outbox, Write, default_spool, in_short, is_final, logger
@@ -235,7 +236,7 @@ class StageRun:
             params: Plain JSON; long values are cut. MLflow never lets a param change: what differs from an
                 earlier attempt of the same run becomes a tag `changed.<name>`.
         """
-        flat = dict(_flatten(params))
+        flat = dict(flatten(params))
         self.write(writes.params(flat))
         self.write(writes.params(headline_params(flat), "parent"))
 
@@ -329,12 +330,3 @@ class StageRun:
 def _query(values: Mapping[str, list[str]]) -> str:
     """Write lists of ids as MLflow's pages read them: each as JSON."""
     return urlencode({name: json.dumps(ids, separators=(",", ":")) for name, ids in values.items()})
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Turn a nested mapping into dotted names and leaf values."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -83,6 +83,14 @@ def test_added_input_gives_the_corpus_of_one_run_over_everything(inputs, whole, 
     assert _texts(output) == _texts(whole) and again["stages"]["ingest"]["documents"] == 170 + 208
 
 
+def test_what_came_first_stays_where_that_is_asked_for(inputs, tmp_path):
+    output, first = str(tmp_path / "corpus"), ("--set", "dedup.keep=first")
+    _curate(inputs[0], "-o", output, *first)
+    before = _texts(output)
+    _curate(inputs[1], "-o", output, "--append", *first)
+    assert _texts(output)[: len(before)] == before
+
+
 def test_report_and_pictures_lie_beside_the_corpus(whole):
     report = json.loads((whole / "report.json").read_text())
     came, kept = report["stages"]["ingest"], report["stages"]["dedup"]

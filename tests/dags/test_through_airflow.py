@@ -1,33 +1,20 @@
 """Approval, retraining, rollback through a real Airflow, Ray and MLflow, by the REST API that its pages use too."""
 
-import socket
-import time
-from pathlib import Path
-
 import pytest
 from mlflow.tracking import MlflowClient
 
 from qwen_core.artifacts import Store
 from qwen_core.platform import Platform
+from tests.platform.platforms import TINY, free_ports, until
 
-TINY = str(Path(__file__).parents[1] / "recipes" / "tiny.yaml")
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.endurance, pytest.mark.timeout(3600)]
-
-
-def _free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+SECONDS = 1500
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory):
     platform = Platform(tmp_path_factory.mktemp("p"))
-    airflow, mlflow, dashboard = _free_ports(3)
+    airflow, mlflow, dashboard = free_ports(3)
     ray_port = 20_000 + airflow % 10_000
     platform.configure(airflow_port=airflow, mlflow_port=mlflow, ray_dashboard_port=dashboard, ray_port=ray_port)
     platform.up()
@@ -35,18 +22,8 @@ def platform(tmp_path_factory):
     platform.down()
 
 
-def _until(look, seconds=1500):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(2)
-    raise AssertionError("nothing came of it in time")
-
-
 def _ended(airflow, dag_id, run_id):
-    _until(lambda: airflow.dag_run(dag_id, run_id)["state"] in ("success", "failed"))
+    until(lambda: airflow.dag_run(dag_id, run_id)["state"] in ("success", "failed"), SECONDS, "the run ends", every=2)
     return {task["task_id"]: task for task in airflow.task_instances(dag_id, run_id)}
 
 
@@ -67,7 +44,7 @@ def _asked(airflow, run_key):
         ]
         return [(run_id, one) for run_id in mine for one in airflow.waiting_actions("release", run_id)]
 
-    ((run_id, question),) = _until(look)
+    ((run_id, question),) = until(look, SECONDS, "a person is asked", every=2)
     return run_id, question
 
 

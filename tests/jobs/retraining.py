@@ -9,8 +9,8 @@ from qwen_core.artifacts import Outcome
 from qwen_core.config import Recipe
 from qwen_core.data.heldout import SCHEMA
 from qwen_core.jobs.lineage import HELDOUT_FILE
+from qwen_core.jobs.news import Asked
 from qwen_core.jobs.parts import write_tables
-from qwen_core.jobs.planning import Asked
 from qwen_core.jobs.sources import document_sources
 from qwen_core.parts import Part, write_part_list
 from qwen_core.stages import STAGES

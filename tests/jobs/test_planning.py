@@ -197,6 +197,20 @@ def test_a_corpus_of_ones_own_choice_is_gone_on_from(store, days, mlflow_uri):
         plan(asked(days, "a", corpus_from="r9"), store, mlflow_uri, NOW)
 
 
+def test_a_corpus_that_has_grown_by_itself_is_trained_on_though_there_is_nothing_to_read(store, days, mlflow_uri):
+    made = finished(store, mlflow_uri, days)
+    register(mlflow_uri, [{"model_fingerprint": made["dpo"].fingerprint}], champion="1")
+    write_day(days, "2026-01-02")
+    daily = make(store, asked(days, "daily"), CORPUS)
+    found = planned(asked(days, "r2", corpus_from="daily"), store, mlflow_uri)
+    assert found["new_files"] == 0 and found["base"] == daily["ingest"].uri
+    assert "1 file of the corpus in no retraining yet" in found["reason"]
+    make(store, asked(days, "r2"), (*CORPUS, *TRAINED, "release"), base=parts_of(daily["ingest"]))
+    assert reason_of(asked(days, "r3", corpus_from="daily"), store, mlflow_uri).startswith("nothing new")
+    with pytest.raises(NothingToDoError, match="nothing new"):  # a day that is planned for the corpus itself
+        plan(asked(days, "daily", corpus_from="daily"), store, mlflow_uri, NOW, is_binding=False)
+
+
 def test_a_copy_of_a_known_file_is_nothing_new(store, days, mlflow_uri):
     finished(store, mlflow_uri, days)
     (days / "again.jsonl").write_bytes((days / "2026-01-01.jsonl").read_bytes())

@@ -10,8 +10,9 @@ from mlflow.tracking import MlflowClient
 
 from qwen_core.artifacts import Store
 from qwen_core.cli import main
-from qwen_core.tracking.compare import Row, Side, compare
+from qwen_core.tracking.compare import compare
 from qwen_core.tracking.compare_text import change, number, to_columns, to_markdown, verdict
+from qwen_core.tracking.comparison import Row, Side
 from qwen_core.tracking.headlines import headline_metrics, headline_params
 from qwen_core.tracking.overview import CHANGE_TAG, MODEL_TAG, RIVAL_TAG, log_overview
 
