@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything that they make lies in .venv/ and .qwen/; `make clean` removes both.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench demo test test-fast test-endurance check bench clean env compose-up compose-demo compose-down
+.PHONY: help setup setup-dev setup-bench demo test test-fast test-endurance lint check bench clean env compose-up compose-demo compose-down
 BIN := .venv/bin
 
 help: ## List the targets
@@ -24,9 +24,10 @@ test-endurance: setup-dev ## Kills of every service, a month of retrainings, man
 test-fast: setup-dev ## The tests that need no service (under a minute)
 	@$(BIN)/python -m pytest -m "not slow"
 
-check: setup-dev ## Format, lint, types, import contracts, fast tests
+lint: setup-dev ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test-fast
+
+check: lint test-fast ## The same, and the fast tests
 
 setup-bench:
 	@infra/setup.sh all,dev,bench

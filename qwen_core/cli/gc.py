@@ -148,9 +148,10 @@ def _database(given: str | None, home: str | None, tracking_uri: str | None) -> 
     if tracking_uri:
         return None
     from qwen_core.platform import Platform
-    from qwen_core.platform.services import tracking_database
+    from qwen_core.platform.database import tracking_database
 
-    return tracking_database(Platform(home).home)
+    platform = Platform(home)
+    return tracking_database(platform.home, platform.settings)
 
 
 def _print_plan(plan: Plan, console: Console) -> None:

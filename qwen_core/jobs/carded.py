@@ -133,7 +133,7 @@ def recipe_changes(before: Mapping[str, Manifest], now: Mapping[str, Manifest]) 
     Yields:
         Lines.
     """
-    told = set()
+    told: set[str] = set()
     for stage in STAGES:
         if stage not in before or stage not in now:
             continue

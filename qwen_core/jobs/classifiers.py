@@ -105,11 +105,12 @@ def _settings(context: Context, name: str) -> Settings:
 def _examples(context: Context, name: str, sample: dict[str, list[str]], outcome: Outcome) -> list[Example]:
     """Read everything that a classifier learns from; rows that cannot be used are counted."""
     labels = (POSITIVE[name], _NEGATIVE[name])
+    wanted: list[tuple[str, Path, str | None]]
     wanted = [(input_name, path, None) for input_name, path in example_paths(context.recipe, name).items()]
     if name == "quality":
-        for side, fixed in (("positives", labels[0]), ("negatives", labels[1])):
+        for side, word in (("positives", labels[0]), ("negatives", labels[1])):
             inputs = getattr(context.section, f"quality_{side}")
-            wanted += [(entry, Path(entry).expanduser(), fixed) for entry in inputs if entry != SAMPLE]
+            wanted += [(entry, Path(entry).expanduser(), word) for entry in inputs if entry != SAMPLE]
     found = []
     for input_name, path, fixed in wanted:
         columns = replace(_columns(context, input_name, path), fixed_label=fixed)

@@ -9,7 +9,7 @@ duplicate, before it looks up more of it. A document's number is its part's plac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,7 +216,8 @@ def collect(dataset: ray.data.Dataset, **types: Any) -> list[Any]:
     Returns:
         An array for each.
     """
-    batches = [b for b in dataset.iter_batches(batch_size=None, batch_format="pyarrow") if b.num_rows]
+    tables: Iterable[pa.Table] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    batches = [table for table in tables if table.num_rows]
     return [
         np.concatenate([np.zeros(0, kind), *(batch[name].to_numpy() for batch in batches)])
         for name, kind in types.items()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from qwen_core import progress
 from qwen_core.artifacts import Attempt, Manifest, Store
 from qwen_core.config import Recipe
+from qwen_core.errors import InputError
 from qwen_core.stages import Stage
+from qwen_core.tracking.folder import SCHEME, FolderRun
 
 if TYPE_CHECKING:
-    from qwen_core.tracking.folder import FolderRun
     from qwen_core.tracking.runs import StageRun
 
 
@@ -26,6 +27,17 @@ class Context:
     store: Store
     attempt: Attempt
     run: StageRun | FolderRun
+
+    @property
+    def mlflow_run(self) -> StageRun:
+        """The run, of a stage that cannot do without MLflow.
+
+        Raises:
+            InputError: The tracking URI names a folder.
+        """
+        if isinstance(self.run, FolderRun):
+            raise InputError(f"stage '{self.stage.name}' needs MLflow: {SCHEME} is no tracking URI for it")
+        return self.run
 
     @property
     def section(self) -> Any:
@@ -80,5 +92,5 @@ def connect_ray() -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")
-    own = {"include_dashboard": False} if address == "local" else {}  # nobody would look at it
-    ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, **own)
+    dashboard = False if address == "local" else None  # nobody would look at a Ray of one's own
+    ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, include_dashboard=dashboard)

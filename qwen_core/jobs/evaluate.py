@@ -28,6 +28,7 @@ from qwen_core.jobs.heldout import pack_heldout, read_heldout
 from qwen_core.jobs.training import split_files
 from qwen_core.model import Sampling
 from qwen_core.tokenizer import load_tokenizer
+from qwen_core.tracking.folder import FolderRun
 from qwen_core.tracking.registry import find_champion
 from qwen_core.train.dpo import pair_logprobs, preference_accuracy
 from qwen_core.train.pretrain import bits_per_byte
@@ -84,19 +85,19 @@ def champion_measure(context: Context, made: Mapping[str, Manifest]) -> Measure:
 
     def measure(named: str) -> dict[str, float]:
         connect_ray()
-        folder = find_model(named, context.store, context.run.tracking_uri).uri
-        return ray.get(ray.remote(**_resources(context))(_measure_again).remote(folder, _data(made)))  # type: ignore[no-any-return]
+        folder = find_model(named, context.store, context.mlflow_run.tracking_uri).uri
+        return ray.get(ray.remote(**_resources(context))(_measure_again).remote(folder, _data(made)))
 
     return measure
 
 
 def _measure_champion(context: Context, sets: dict[str, str]) -> None:
     """Measure the champion on this run's data, where its own figures are of other data; `release` compares them."""
-    tracking_uri = getattr(context.run, "tracking_uri", None)
-    if tracking_uri is None:
+    run = context.run
+    if isinstance(run, FolderRun):
         return
     try:
-        champion = find_champion(tracking_uri, context.recipe.release.model_name)
+        champion = find_champion(run.tracking_uri, context.recipe.release.model_name)
     except Exception as error:  # MLflow that is away stops no stage but `release`, which then does the measuring
         _LOG.warning("the champion is not measured now, for MLflow does not answer: %s", str(error)[:300])
         return
@@ -105,7 +106,7 @@ def _measure_champion(context: Context, sets: dict[str, str]) -> None:
     figures = figures_of(champion, sets, context.store, champion_measure(context, context.inputs))
     bits = figures.get(BITS, math.nan)
     print(f"[evaluate] champion version {champion.version}: {bits:.4f} bits per byte", flush=True)
-    context.run.log_metrics({f"champion.{name}": value for name, value in figures.items()}, step=0)
+    run.log_metrics({f"champion.{name}": value for name, value in figures.items()}, step=0)
 
 
 def _data(inputs: Mapping[str, Manifest]) -> dict[str, Any]:

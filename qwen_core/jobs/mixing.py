@@ -78,7 +78,8 @@ def cell_tokens(
     }
     options = {"shares": shares, "seed": seed, "folder": tokenizer_folder}
     documents = ray.data.read_parquet(list(files), columns=_COLUMNS)
-    measured = _summed(documents.map_batches(_count_tokens, fn_kwargs=options, batch_format="pyarrow"))
+    counted = documents.map_batches(_count_tokens, fn_kwargs=options, batch_format="pyarrow")  # type: ignore[arg-type]
+    measured = _summed(counted)
     tokens, whole = (sum(values) for values in zip(*measured.values(), strict=True)) if measured else (1, 4)
     estimates = {}
     for cell, (count, size) in sizes.items():
@@ -114,7 +115,7 @@ def report(cells: Mapping[Cell, Mapping[str, float]]) -> tuple[list[dict[str, An
         A row for each cell, most tokens first; metrics `mix_tokens/<name>`, `mix_share/<name>`, `mix_epochs/<name>` of
         each language and of each source (a source of a language's name as `source.<name>`).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (language, source), figures in cells.items():
         epochs = figures["taken_bytes"] / max(1, figures["bytes"])
         rows.append({"language": language, "source": source, **figures, "epochs": round(epochs, 4)})
@@ -167,6 +168,7 @@ def _counted(cells: Sequence[Cell], members: np.ndarray, first: np.ndarray, seco
 def _summed(counted: ray.data.Dataset) -> dict[Cell, tuple[int, int]]:
     """Add up the batches' figures; integers, so the order in which they come does not matter."""
     sums: dict[Cell, tuple[int, int]] = {}
+    batch: pa.Table  # for Ray any of its formats
     for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
         for row in batch.to_pylist():
             cell = (row["language"], row["source"])

@@ -35,7 +35,7 @@ from qwen_core.jobs.lineage import HELDOUT_FILE, lineage_of
 from qwen_core.jobs.mixing import budget_of, cell_sizes, cell_tokens, plan, report, worker_tokenizer
 from qwen_core.jobs.parts import write_tables
 from qwen_core.parts import parts_of, row_batches
-from qwen_core.tokenizer import load_tokenizer
+from qwen_core.tokenizer import ChatTokenizer, load_tokenizer
 
 _COLUMNS = ["id", "text", "language", "source"]
 _SUMS = ("sequences", "tokens", "bytes", "documents", "cut_documents", "like_heldout")
@@ -232,7 +232,7 @@ def _like_heldout(table: pa.Table, options: Mapping[str, Any]) -> np.ndarray:
 def _encode(
     table: pa.Table,
     options: Mapping[str, Any],
-    tokenizer: Any,
+    tokenizer: ChatTokenizer,
     heldout: HeldOut,
     cells: dict[Cell, dict[str, int]],
     is_like: np.ndarray,
@@ -252,8 +252,9 @@ def _encode(
             heldout.bytes[names[number]] += int(sizes[mine].sum())
             mine[mine] = heldout.wanted(names[number], order[mine])
             texts = _texts(table, mine)
-            aside = tokenizer.encode_documents(texts, tokenizer.endoftext_id)
-            heldout.add(names[number], order[mine], *aside, table["id"].filter(pa.array(mine)).to_pylist(), texts)
+            aside, lengths = tokenizer.encode_documents(texts, tokenizer.endoftext_id)
+            ids = table["id"].filter(pa.array(mine)).to_pylist()
+            heldout.add(names[number], order[mine], aside, lengths, ids, texts)
     is_heldout |= is_like
     times = repeats(table["id"], options["weight"] * _weights(names, options)[members], options["seed"])
     times[is_heldout] = 0

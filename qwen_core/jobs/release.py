@@ -46,7 +46,7 @@ def run(context: Context) -> Outcome:
         The outcome; details tell name, version, decision, its reason and every check.
     """
     section, evaluated, model = context.section, context.inputs["evaluate"], context.inputs[_MODEL]
-    tracking_uri, sets = context.run.tracking_uri, evaluated.details["sets"]
+    tracking_uri, sets = context.mlflow_run.tracking_uri, evaluated.details["sets"]
     made = lineage_of(context.store, evaluated)
     champion = _rival(tracking_uri, section.model_name, model)
     figures, theirs = compared(evaluated.metrics, _MODEL), None
@@ -70,7 +70,7 @@ def run(context: Context) -> Outcome:
         "champion": champion.version if champion else None,
         "aliases": [CHALLENGER, CHAMPION] if decided == PROMOTED else [CHALLENGER],
         "checks": as_rows(checks),
-        "comparison_path": context.run.comparison_path(),
+        "comparison_path": context.mlflow_run.comparison_path(),
     }
     context.store.write(f"{context.attempt.data_uri}/release.json", json.dumps(details, indent=1, ensure_ascii=False))
     return Outcome(rows=1, details=details)
@@ -92,7 +92,7 @@ def result_of(manifest: Manifest, tracking_uri: str) -> dict[str, Any]:
     if told["decision"] is None:  # of a release before there were decisions
         told["decision"] = PROMOTED if CHAMPION in manifest.details["aliases"] else REFUSED
     if told["decision"] == AWAITING:
-        champion = find_champion(tracking_uri, told["name"])
+        champion = find_champion(tracking_uri, manifest.details["name"])
         if champion is not None and champion.version == told["version"]:
             told["decision"] = PROMOTED
     return told
@@ -132,7 +132,7 @@ def _register(context: Context, model: Manifest, texts: dict[str, str], tags: di
         for name, text in texts.items():
             (Path(place) / name).write_text(text, encoding="utf-8")
         return register_model(
-            context.run,
+            context.mlflow_run,
             context.section.model_name,
             {"model": local_copy(model.path("model"))} | {Path(name).stem: f"{place}/{name}" for name in texts},
             Path(__file__).with_name("served.py"),
@@ -147,4 +147,4 @@ def _tell(context: Context, version: Registered, rows: list[dict[str, Any]], tex
     for name, text in texts.items():
         context.run.log_text(text, name)
         context.store.write(f"{context.attempt.data_uri}/{name}", text)
-    describe_version(context.run.tracking_uri, version, texts[CARD], texts[NOTES])
+    describe_version(context.mlflow_run.tracking_uri, version, texts[CARD], texts[NOTES])

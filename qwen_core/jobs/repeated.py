@@ -108,9 +108,10 @@ def _cut_batch(
     texts, cut = without_lines(
         table["text"].to_pylist(), numbers, options["found"], options["unit"], options["min_chars"]
     )
-    is_empty = np.array([not text.strip() for text in texts], bool)
+    reasons = np.full(len(texts), None, dtype=object)
+    reasons[np.array([not text.strip() for text in texts], bool)] = "repeated_lines"
     table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
-    return table, np.where(is_empty, "repeated_lines", None).astype(object), int(cut.sum())
+    return table, reasons, int(cut.sum())
 
 
 def _before(context: Context, part: Part) -> dict[str, Any]:

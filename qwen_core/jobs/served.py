@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from qwen_core.chat import ChatModel
 from qwen_core.model import Sampling
 
 
-class ServedModel(PythonModel):  # type: ignore[misc]
+class ServedModel(PythonModel):
     """Answers a conversation."""
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -197,7 +197,7 @@ def reference_paths(recipe: Recipe) -> dict[str, Path]:
 
 
 def _example_hashes(recipe: Recipe) -> dict[str, str]:
-    hashes = {}
+    hashes: dict[str, str] = {}
     for name in recipe.classifiers.train:
         paths = example_paths(recipe, name) | (reference_paths(recipe) if name == "quality" else {})
         hashes |= {f"{name}/{path}": digest for path, digest in _content_hashes(paths).items()}

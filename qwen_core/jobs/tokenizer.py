@@ -177,7 +177,7 @@ def _sampled(
     }
     documents = ray.data.read_parquet(files, columns=["id", "text", "language", "source"])
     sample = _Sample(section.max_measured_documents)
-    taken = documents.map_batches(sampled, fn_kwargs=options, batch_format="pyarrow")
+    taken = documents.map_batches(sampled, fn_kwargs=options, batch_format="pyarrow")  # type: ignore[arg-type]
     return sample, planned, (share, learn(_texts(context, taken, sample)))
 
 
@@ -280,6 +280,7 @@ def sampled(
 def _texts(context: Context, taken: ray.data.Dataset, sample: _Sample) -> Iterator[list[str]]:
     """Stream the sample's texts to the trainer; count them, and put aside what is held out."""
     context.progress(0, 0, "documents")
+    batch: pa.Table  # for Ray any of its formats
     for batch in taken.iter_batches(batch_size=1024, batch_format="pyarrow"):
         is_heldout = batch["draw"].is_valid()
         aside, batch = batch.filter(is_heldout), batch.filter(pc.invert(is_heldout))

@@ -24,6 +24,7 @@ from qwen_core.model.moe import router_of
 from qwen_core.parallel.layout import Source
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.figures import loss_curve
+from qwen_core.tracking.folder import FolderRun
 from qwen_core.tracking.leftover import keep_waiting
 from qwen_core.tracking.spool import spool_folder
 from qwen_core.train.alerts import AlertPlan
@@ -119,7 +120,7 @@ def run_training(
 
 def _keep_waiting_points(context: Context) -> None:
     """Move points that MLflow did not take while the workers ran: the commit deletes the folder where they wait."""
-    if context.run.run_id is not None:
+    if not isinstance(context.run, FolderRun):
         keep_waiting(context.run, spool_folder(context.attempt.state_uri))
 
 

@@ -176,7 +176,8 @@ def count_chosen(chosen: Tensor, num_experts: int, counted: Tensor | None = None
     return counts.scatter_add_(0, chosen.flatten(), ones.flatten())
 
 
-@torch.compiler.disable  # what it does in the backward pass (counting, an all-reduce) is no graph's business
+# What it does in the backward pass (counting, an all-reduce) is no graph's business
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def add_router_losses(
     logits: Tensor, chosen: Tensor, counted: Tensor | None, losses: RouterLosses, layer: int
 ) -> Tensor:
@@ -194,7 +195,7 @@ def add_router_losses(
     """
     mask = None if counted is None else counted.flatten()
     counts = count_chosen(chosen, logits.shape[-1], mask)
-    return _AddRouterLosses.apply(logits, counts, mask, losses, layer)  # type: ignore[no-any-return]
+    return _AddRouterLosses.apply(logits, counts, mask, losses, layer)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _AddRouterLosses(torch.autograd.Function):

@@ -255,14 +255,15 @@ def _adam_direction(state: dict[str, Any], gradient: Tensor, betas: tuple[float,
 def _newton_schulz(matrix: Tensor) -> Tensor:
     """Bring all singular values of [a, b] near to 1 (Jordan), times sqrt(max(1, a / b))."""
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
+    x: Tensor = matrix.T if is_tall else matrix
     x = x / (x.norm() + 1e-7)
     a, b, c = _NEWTON_SCHULZ
     for _ in range(_NEWTON_SCHULZ_ROUNDS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     x = x.T if is_tall else x
-    return x * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    scale: float = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    return x * scale
 
 
 def _rounds(shapes: Sequence[Sequence[int]], world: int, itemsize: int) -> Iterable[tuple[int, int]]:

@@ -61,7 +61,8 @@ def cut(shapes: Sequence[Sequence[int]], fragments: Sequence[tuple[int, int, int
     Returns:
         The layout by matrices.
     """
-    first, matrices = [], []
+    first: list[int] = []
+    matrices: list[tuple[int, ...]] = []
     for shape in shapes:
         first.append(len(matrices))
         matrices.extend(matrices_of(shape))

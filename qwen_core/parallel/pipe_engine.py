@@ -140,7 +140,7 @@ class PipeEngine:
             # Each worker of a tensor group adds the losses' whole gradient to its part, and the parts are summed
             self._router.scale = loss_scale / (len(batches) * self._tensor)
         # DeepSpeed averages over micro-batches and copies: multiplied back here
-        scale = len(batches) * self.shard.size / totals.count
+        scale: float = len(batches) * self.shard.size / totals.count
         self.stages.train()
 
         def loss(losses: Tensor, batch: Batch) -> Tensor:

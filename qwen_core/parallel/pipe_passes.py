@@ -128,7 +128,8 @@ class Passes:
         """Sum over the tensor group the gradients of which each worker has a summand, in one message for each type."""
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for weight in self._summed:
-            grad = weight._hp_grad if self._engine.using_bf16_optimizer else weight.grad
+            is_bf16 = self._engine.using_bf16_optimizer
+            grad = weight._hp_grad if is_bf16 else weight.grad  # type: ignore[attr-defined]
             if grad is not None:
                 by_dtype.setdefault(grad.dtype, []).append(grad)
         for grads in by_dtype.values():

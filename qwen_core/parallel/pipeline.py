@@ -31,7 +31,7 @@ from qwen_core.parallel.layout import TIED, Source, rule_of, to_hugging_face_nam
 from qwen_core.parallel.tensor import TensorGroup, VocabularyShare, share_of, split_layer
 
 
-class Stages(PipelineModule):
+class Stages(PipelineModule):  # type: ignore[misc]
     """This worker's stage of the model, and its share of each layer there.
 
     Attributes:
@@ -117,7 +117,8 @@ class Stages(PipelineModule):
     @property
     def head(self) -> VocabularyShare:
         """The head; on the last stage alone."""
-        return self.tied_modules[TIED] if self.config.tie_word_embeddings else self.forward_funcs[-1]
+        head: VocabularyShare = self.tied_modules[TIED] if self.config.tie_word_embeddings else self.forward_funcs[-1]
+        return head
 
     def named_weights(self) -> dict[str, nn.Parameter]:
         """Give this worker's shares by Hugging Face name; a tied head's stands for the embedding's too."""
@@ -135,7 +136,8 @@ class Stages(PipelineModule):
             rule = rule_of(name, self.config, group.size)
             weight.copy_(rule.take(source(name), group.rank, group.size))
             # DeepSpeed counts weights without the mark once for the group in the gradient norm
-            weight.tensor_model_parallel = rule.dimension is not None and group.size > 1
+            is_split = rule.dimension is not None and group.size > 1
+            weight.tensor_model_parallel = is_split  # type: ignore[attr-defined]
 
     def summed_weights(self) -> list[nn.Parameter]:
         """List the weights that all workers of a tensor group hold, each with a summand of the gradient."""

@@ -132,7 +132,7 @@ def nearest_plan(config: ModelConfig, spread: Spread, work: Work, cluster: Clust
             for data in {max(1, min(spread.num_workers, most) // (tensor * pipeline)), spread.data}:
                 if tensor * pipeline * data <= most:
                     other = _settled(spread, tensor, pipeline, data)
-                    fitting = dataclasses.replace(work, **_batch_that_fits(work, other))
+                    fitting = _batch_that_fits(work, other)
                     if not any(_faults(config, other, fitting, cluster)):
                         found.append((_distance(spread, other) + (fitting != work), other, fitting))
     return min(found, key=lambda one: one[0])[1:] if found else None
@@ -274,13 +274,14 @@ def _settled(spread: Spread, tensor: int, pipeline: int, data: int) -> Spread:
     )
 
 
-def _batch_that_fits(work: Work, spread: Spread) -> dict[str, int]:
+def _batch_that_fits(work: Work, spread: Spread) -> Work:
     """Round the batch sizes to what a plan can deal out."""
-    one_pass = work.micro_batch_size * spread.data
-    sizes = {"global_batch_size": _multiple(work.global_batch_size, one_pass)}
-    if work.batch_ramp_start is not None:
-        sizes["batch_ramp_start"] = _multiple(work.batch_ramp_start, one_pass)
-    return sizes
+    one_pass, start = work.micro_batch_size * spread.data, work.batch_ramp_start
+    return dataclasses.replace(
+        work,
+        global_batch_size=_multiple(work.global_batch_size, one_pass),
+        batch_ramp_start=None if start is None else _multiple(start, one_pass),
+    )
 
 
 def _multiple(size: int, of: int) -> int:

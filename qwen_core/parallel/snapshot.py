@@ -115,7 +115,7 @@ class Snapshot(CheckpointEngine):  # type: ignore[misc]
             if path.is_file() and path.suffix != ".py"  # DeepSpeed lays scripts for conversion beside its files
         }
         if torch.cuda.is_available():
-            self._taken.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._taken.event = torch.cuda.Event()
             self._taken.event.record()
 
     def create(self, info: Any) -> None:

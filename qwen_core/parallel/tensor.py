@@ -28,6 +28,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from qwen_core.model import ModelConfig
+from qwen_core.model.decoder import DecoderLayer
 from qwen_core.model.loss import linear_cross_entropy
 from qwen_core.parallel.traffic import communication
 
@@ -53,12 +54,12 @@ class TensorGroup:
     def enter(self, x: Tensor) -> Tensor:
         """Begin a split region: [B, S or S/t, E], alike everywhere or a part each, to the whole [B, S, E]."""
         inward, outward = self._ways
-        return x if self.size == 1 else _Cross.apply(x, self, inward, outward)  # type: ignore[no-any-return]
+        return x if self.size == 1 else _Cross.apply(x, self, inward, outward)  # type: ignore[no-untyped-call]
 
     def leave(self, x: Tensor) -> Tensor:
         """End a split region: [B, S, E], a summand each, to the sum, or to a part [B, S/t, E] of it."""
         inward, outward = self._ways
-        return x if self.size == 1 else _Cross.apply(x, self, outward, inward)  # type: ignore[no-any-return]
+        return x if self.size == 1 else _Cross.apply(x, self, outward, inward)  # type: ignore[no-untyped-call]
 
     @property
     def _ways(self) -> tuple[_Way, _Way]:
@@ -129,11 +130,11 @@ def share_of(config: ModelConfig, size: int) -> ModelConfig:
     )
 
 
-def split_layer(layer: nn.Module, config: ModelConfig, group: TensorGroup) -> None:
+def split_layer(layer: DecoderLayer, config: ModelConfig, group: TensorGroup) -> None:
     """Make a decoder layer that was built by `share_of` work as one worker's part.
 
     Args:
-        layer: With `self_attn` and `mlp`; changed in place.
+        layer: Changed in place.
         config: Of the whole model.
         group: The workers that share it.
     """
@@ -195,7 +196,9 @@ class VocabularyShare(nn.Module):
         """
         if self.group.size == 1:
             return linear_cross_entropy(rows, self.weight, targets)
-        return _VocabularyLosses.apply(rows, self.weight, targets, self, chunk_tokens)  # type: ignore[no-any-return]
+        return _VocabularyLosses.apply(  # type: ignore[no-any-return, no-untyped-call]
+            rows, self.weight, targets, self, chunk_tokens
+        )
 
     def pick(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Find ids [...] among the own rows: their index (0 where they are others'), and whether they are own."""

@@ -239,7 +239,7 @@ def _mark_leaves(model: nn.Module, limit: int) -> None:
     layers = [module for name, module in model.named_modules() if name.rpartition(".")[2].isdigit()]
     for layer in layers:
         if sum(getattr(p, "ds_numel", p.numel()) for p in layer.parameters()) <= limit:
-            layer._z3_leaf = True  # type: ignore[assignment]
+            layer._z3_leaf = True
 
 
 def _config(zero: Zero, precision: str, optim: Optimisation, use_gpu: bool) -> dict[str, Any]:

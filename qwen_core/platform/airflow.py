@@ -36,7 +36,7 @@ class AirflowClient:
         Raises:
             PlatformError: The DAG does not appear, or refuses a value of the form.
         """
-        body = {"conf": conf, "logical_date": None}
+        body: dict[str, Any] = {"conf": conf, "logical_date": None}
         body |= {"partition_key": partition_key} if partition_key else {}
         deadline = time.monotonic() + 60
         while True:

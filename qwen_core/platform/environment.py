@@ -126,6 +126,8 @@ def _airflow_database(home: Home, settings: Settings) -> dict[str, str]:
 
 def _bundles(settings: Settings) -> list[dict[str, Any]]:
     """Name the folders of DAGs: ours, and one of the user's."""
-    folders = {"dags-folder": {}} | ({"more-dags": {"path": settings.more_dags}} if settings.more_dags else {})
+    folders: dict[str, dict[str, Any]] = {"dags-folder": {}}
+    if settings.more_dags:
+        folders["more-dags"] = {"path": settings.more_dags}
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
     return [{"name": name, "classpath": local, "kwargs": kwargs} for name, kwargs in folders.items()]

@@ -138,7 +138,7 @@ def _boot() -> str:
 
 
 def _started_seconds(process: psutil.Process) -> float:
-    return process.create_time() - psutil.boot_time()
+    return float(process.create_time() - psutil.boot_time())
 
 
 def _leader(record: _Record) -> psutil.Process | None:
@@ -228,7 +228,8 @@ def _end(process: psutil.Process, is_harsh: bool) -> None:
 
 def memory_bytes(process: psutil.Process, is_alone: bool = False) -> int:
     """Add up the memory of a process and its children; pages that they share count once, where the system tells."""
-    total, children = 0, []
+    total = 0
+    children: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         children = [] if is_alone else process.children(recursive=True)
     for member in (process, *children):

@@ -49,14 +49,15 @@ class ChatTokenizer:
         self._tree: dict[str, Any] = json.loads(tokenizer.to_str())
         # The largest id and not the number of entries: there are vocabularies with gaps.
         self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        ids = [tokenizer.token_to_id(token) for token in (ENDOFTEXT, IM_START, IM_END)]
-        if None in ids:
+        found = [tokenizer.token_to_id(token) for token in (ENDOFTEXT, IM_START, IM_END)]
+        ids = [number for number in found if number is not None]
+        if len(ids) < len(found):
             raise ArtifactError("the tokenizer lacks ChatML's control tokens <|endoftext|>, <|im_start|>, <|im_end|>")
         self.endoftext_id, self.im_start_id, self.im_end_id = ids
         self.control_tokens = tuple(token["content"] for token in self._tree["added_tokens"] if token["special"])
         self.has_template = template is not None
-        end = end_token if end_token in self.control_tokens and template else IM_END
-        self.eos_id: int = tokenizer.token_to_id(end)
+        end = end_token if end_token is not None and end_token in self.control_tokens and template else IM_END
+        self.eos_id = self._control_id(end)
         try:
             self.template = ChatTemplate(template or chat_template("chatml", (IM_END,))[0], end, self.control_tokens)
         except TemplateError as error:
@@ -68,6 +69,12 @@ class ChatTokenizer:
         copy = Tokenizer.from_str(self._tokenizer.to_str())
         copy.encode_special_tokens = False
         return copy
+
+    def _control_id(self, token: str) -> int:
+        """Look up a control token; each has an id."""
+        number = self._tokenizer.token_to_id(token)
+        assert number is not None
+        return number
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts, in parallel.
@@ -133,7 +140,7 @@ class ChatTokenizer:
         at = 0
         for part in re.split(f"({'|'.join(map(re.escape, self.control_tokens))})", text):
             if part in self.control_tokens:
-                ids.append(self._tokenizer.token_to_id(part))
+                ids.append(self._control_id(part))
                 offsets.append((at, at + len(part)))
             elif part:
                 # characters of the part without its marks, by their place in the text

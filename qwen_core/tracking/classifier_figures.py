@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from matplotlib.figure import Figure
 
+    Floats = npt.NDArray[np.float64]
 
-def roc_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
+
+def roc_figure(curves: Mapping[str, tuple[Floats, Floats]], title: str) -> Figure:
     """Draw ROC curves.
 
     Args:

@@ -174,7 +174,7 @@ def _short(number: float) -> str:
     return f"{number / 1024:.0f}k" if number >= 1024 else f"{number:g}"
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def _figure(height: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, height), layout="constrained")

@@ -93,7 +93,7 @@ def log_model_figures(run: StageRun, manifests: Mapping[str, Manifest]) -> None:
     for name, value in figures.items():
         model, _, measure = name.partition(".")
         stage = _SETS.get(measure.split("/")[0])
-        if model == _MODEL and stage in manifests and "/source/" not in measure:
+        if model == _MODEL and stage is not None and stage in manifests and "/source/" not in measure:
             dataset = manifests[stage]
             found.append({"name": measure, "value": value, "dataset": stage, "digest": dataset.fingerprint})
     made = manifests.get(_MODEL)
@@ -150,7 +150,7 @@ def _tags(manifests: Mapping[str, Manifest], rival: Side | None) -> dict[str, st
     return told | ({RIVAL_TAG: rival.run_key} if rival else {})
 
 
-def _rival(run: StageRun, store: Store, names: Names, manifests: Mapping[str, Manifest]) -> Side | None:
+def _rival(run: StageRun, store: Store, names: Names, manifests: dict[str, Manifest]) -> Side | None:
     """Find the run to compare with; a run whose artifacts are gone is passed over."""
     details = manifests["release"].details if "release" in manifests else {}
     if details.get("champion"):

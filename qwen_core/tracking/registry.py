@@ -70,9 +70,9 @@ def register_model(
             pip_requirements=[requirement],
         )
     client = run.client
-    version = mlflow.register_model(logged.model_uri, name, tags=dict(tags))
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    return Registered(name, str(version.version), dict(tags))
+    made = mlflow.register_model(logged.model_uri, name, tags=dict(tags))
+    client.set_registered_model_alias(name, CHALLENGER, made.version)
+    return Registered(name, str(made.version), dict(tags))
 
 
 def set_version_tags(tracking_uri: str, registered: Registered, tags: Mapping[str, str]) -> None:

@@ -124,8 +124,9 @@ def send_all(spool_uri: str, tracking_uri: str) -> int:
 
 def _apply(tracking_uri: str, kept: Write) -> None:
     opening = Opening(**kept["opening"]) if kept["opening"] else None
-    ids = tuple(kept["ids"].values()) if kept["ids"] else ("", "", "")
-    run = StageRun(*ids, tracking_uri, opening.stage if opening else "", opening=opening)
+    ids = Ids(**kept["ids"]) if kept["ids"] else Ids("", "", "")
+    stage = opening.stage if opening else ""
+    run = StageRun(ids.run, ids.parent, ids.experiment, tracking_uri, stage, opening=opening)
     writes.apply(run.client, run.ids(), kept["write"])
 
 

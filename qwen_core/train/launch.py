@@ -26,6 +26,7 @@ from qwen_core.parallel.plan import Cluster, Spread, Work, check
 if TYPE_CHECKING:
     from qwen_core.model import CausalLM
     from qwen_core.parallel.layout import Source
+    from qwen_core.tracking.folder import FolderRun
     from qwen_core.tracking.runs import StageRun
     from qwen_core.train.alerts import AlertPlan
     from qwen_core.train.lora import Adapters
@@ -56,7 +57,7 @@ class Plan:
         tokenizer_uri: Folder whose files are laid beside the weights.
         eos_token_id: Ends a generation of the finished model.
         pad_token_id: Fills batches.
-        run: The stage's MLflow run; without one nothing goes to MLflow.
+        run: The stage's MLflow run; without one, or with one that is a folder, nothing goes to MLflow.
         alerts: Where alerts go.
         identity: What a checkpoint must share with this run beside the model, such as fingerprints of its inputs.
         source: Gives the weights of a model on the meta device, one whole parameter at a time.
@@ -75,7 +76,7 @@ class Plan:
     tokenizer_uri: str
     eos_token_id: int
     pad_token_id: int
-    run: StageRun | None = None
+    run: StageRun | FolderRun | None = None
     alerts: AlertPlan | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
     source: Source | None = None
@@ -124,8 +125,10 @@ def train(plan: Plan) -> None:
         result = _trainer(plan).fit()
     except Exception as error:
         raise QwenCoreError(f"{plan.stage} failed: {root_cause(error)}") from error
-    if result.return_value:  # not in its metrics, which are those of the last checkpoint alone
-        raise DivergedError(f"{plan.stage} failed: {result.return_value}")
+    # Not in its metrics, which are those of the last checkpoint alone; mypy takes it for the class of Ray Train v1
+    astray = result.return_value  # type: ignore[attr-defined]
+    if astray:
+        raise DivergedError(f"{plan.stage} failed: {astray}")
 
 
 def _trainer(plan: Plan) -> TorchTrainer:
@@ -134,7 +137,7 @@ def _trainer(plan: Plan) -> TorchTrainer:
     backend = "nccl" if parallel.use_gpu else "gloo"
     resources = {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if parallel.use_gpu else {})
     return TorchTrainer(
-        _work,
+        _work,  # type: ignore[arg-type]
         train_loop_config={"plan": plan, "started": time.time()},
         torch_config=TorchConfig(backend=backend, timeout_s=settings.guards.collective_timeout_seconds),
         scaling_config=ray.train.ScalingConfig(

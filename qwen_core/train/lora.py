@@ -69,9 +69,9 @@ class LoraLinear(nn.Module):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.scaling, self.dropout = adapters.scaling, adapters.dropout
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.lora_A = nn.Parameter(torch.empty(adapters.rank, base.in_features, **like))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, adapters.rank, **like))
+        device, dtype = base.weight.device, base.weight.dtype
+        self.lora_A = nn.Parameter(torch.empty(adapters.rank, base.in_features, device=device, dtype=dtype))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, adapters.rank, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
@@ -112,9 +112,9 @@ def add_adapters(model: nn.Module, adapters: Adapters, seed: int) -> None:
                 with torch.no_grad():
                     adapted.lora_A.copy_(first_value(f"{name}.lora_A", module.weight.shape, adapters.rank, seed))
             setattr(model.get_submodule(path), last, adapted)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.register_forward_hook(_begin_graph)
+    for part in model.modules():
+        if isinstance(part, nn.Embedding):
+            part.register_forward_hook(_begin_graph)
 
 
 def first_value(name: str, shape: Sequence[int], rank: int, seed: int) -> Tensor:
@@ -150,7 +150,8 @@ def merged(
     Yields:
         Names and tensors of the base model, as if it had been trained itself; dtypes stay.
     """
-    layer, held = "", {}
+    layer = ""
+    held: dict[str, Tensor] = {}
     for name, tensor in named:
         path, _, last = name.rpartition(".")
         if path != layer:

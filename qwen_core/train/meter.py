@@ -228,7 +228,7 @@ class Meter:
 
 def current_gpu() -> int | None:
     """Number of the GPU that this thread uses; none where CUDA was not started."""
-    is_started = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    is_started = torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.cuda.current_device() if is_started else None
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from qwen_core.artifacts import upload
 from qwen_core.config.guards import Guards as GuardSettings
+from qwen_core.tracking.folder import FolderRun
 from qwen_core.train.alerts import AlertPlan, Alerts
 from qwen_core.train.events import Event, EventLog
 from qwen_core.train.meter import Meter
@@ -50,7 +51,7 @@ class Signals:
         settings: GuardSettings,
         meter: Meter,
         *,
-        run: StageRun | None,
+        run: StageRun | FolderRun | None,
         state_uri: str,
         alerts: AlertPlan | None = None,
         rank: int = 0,
@@ -72,7 +73,7 @@ class Signals:
         """
         self._is_first, self._meter = rank == 0, meter
         self.events = EventLog(stage, is_silent=not self._is_first)
-        self._run = run if run is not None and run.run_id else None
+        self._run = None if run is None or isinstance(run, FolderRun) or not run.run_id else run
         self._state_uri, self._settings, self._stage = state_uri, settings, stage
         self._metric_log: MetricLog | None = None
         self._alerts: Alerts | None = None

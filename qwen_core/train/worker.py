@@ -62,7 +62,8 @@ def work(plan: Plan, started: float) -> str:
     del model
     keeper = _Keeper(plan, config)
     length = task.batch([0]).input_ids.shape[1]
-    meter = Meter(sequences=len(task), devices=plan.parallel.num_workers, **_peak(plan, config, engine, length))
+    needed_flops, peak = _flops(plan, config, engine, length)
+    meter = Meter(sequences=len(task), devices=plan.parallel.num_workers, flops_per_token=needed_flops, peak_flops=peak)
     signals = Signals(
         plan.stage,
         plan.settings.guards,
@@ -105,12 +106,12 @@ def _say(plan: Plan, started: float, text: str) -> None:
         print(f"[{plan.stage}] {time.time() - started:.1f} s: {text}", flush=True)
 
 
-def _peak(plan: Plan, config: ModelConfig, engine: Engine, length: int) -> dict[str, float | None]:
+def _flops(plan: Plan, config: ModelConfig, engine: Engine, length: int) -> tuple[float | None, float | None]:
     """Tell what the model needs for a token of a row of so many, and what a device could do; nobody knows a CPU's."""
     peak = plan.settings.guards.peak_flops
     if peak is None and engine.device.type == "cuda":
         peak = peak_flops(torch.cuda.get_device_name(engine.device), plan.settings.precision)
-    return {} if peak is None else {"flops_per_token": flops_per_token(config, length), "peak_flops": peak}
+    return (None, None) if peak is None else (flops_per_token(config, length), peak)
 
 
 def _logger(plan: Plan, signals: Signals) -> Callable[[dict[str, float], int], None]:

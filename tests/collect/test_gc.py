@@ -10,6 +10,8 @@ from qwen_core.artifacts import Store
 from qwen_core.collect.archive import Archive
 from qwen_core.collect.plan import DAY, HOUR, Policy
 from qwen_core.errors import InputError
+from qwen_core.platform import Platform
+from qwen_core.platform.database import tracking_database
 from qwen_core.tracking.lineage import back
 
 sys.path.append(str(Path(__file__).parent))
@@ -229,3 +231,13 @@ def test_an_object_store_is_cleared_the_same_way(object_store):
     assert made.left() == {("b", "ingest"), ("b", "pack"), ("b", "pretrain")} and made.parts_left() == ["1", "3"]
     made.check_whole()
     assert set(Store("s3://gc-bucket/cold").of_run("a")) == {"ingest", "pack", "pretrain"}
+
+
+def test_command_finds_the_platforms_own_database(tmp_path):
+    from qwen_core.cli.gc import _database
+
+    platform = Platform(tmp_path)
+    assert _database(None, str(tmp_path), None) == tracking_database(platform.home, platform.settings)
+    assert _database("sqlite:///other.db", str(tmp_path), None) == "sqlite:///other.db"
+    assert _database(None, str(tmp_path), "postgresql://u@h/d") == "postgresql://u@h/d"
+    assert _database(None, str(tmp_path), "http://server") is None
