@@ -7,6 +7,13 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes one has all that starts Ray or a platform, and no module is torn apart."""
+    for item in items:
+        is_heavy = any(item.get_closest_marker(name) for name in ("ray", "integration"))
+        item.add_marker(pytest.mark.xdist_group("ray" if is_heavy else str(item.path)))
+
+
 @pytest.fixture
 def mlflow_uri(tmp_path: Path, _mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty MLflow database of the test's own: a copy, for creating one takes seconds."""

@@ -30,6 +30,7 @@ from rich.console import Console
 from qwen_core.artifacts import Manifest, Store, upload
 from qwen_core.cli.board import Board
 from qwen_core.cli.corpus import print_report, report_of
+from qwen_core.cli.interrupt import insistent_interrupt
 from qwen_core.cli.options import recipe_address, set_option, with_inputs
 from qwen_core.cli.output import held, refuse_own_input
 from qwen_core.config import Recipe, load_recipe
@@ -188,7 +189,7 @@ def _run(recipe: Recipe, store: Store, folder: str, console: Console) -> dict[st
     from qwen_core.tracking.folder import SCHEME
 
     manifests = {}
-    with _quiet(), Board(console, STAGES) as board, listening(board.progress):
+    with _quiet(), insistent_interrupt(), Board(console, STAGES) as board, listening(board.progress):
         for name in STAGES:
             board.state(name, "running")
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -36,14 +38,18 @@ class AirflowClient:
         Raises:
             PlatformError: The DAG does not appear, or refuses a value of the form.
         """
-        body: dict[str, Any] = {"conf": conf, "logical_date": None}
+        # With an id of our own a question that is put twice makes one run.
+        run_id = f"manual__{datetime.datetime.now(datetime.UTC).isoformat()}_{secrets.token_hex(4)}"
+        body: dict[str, Any] = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
         body |= {"partition_key": partition_key} if partition_key else {}
         deadline = time.monotonic() + 60
         while True:
             answer = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
-            if answer.status_code == 200:
-                return str(answer.json()["dag_run_id"])
-            if answer.status_code != 404 or time.monotonic() > deadline:
+            is_there = answer.status_code == 409 and self._request("GET", self._run_path(dag_id, run_id)).is_success
+            if answer.status_code == 200 or is_there:
+                return run_id
+            # 404: the DAG is not read yet; 500: SQLite was locked, or the scheduler works on the same row.
+            if (answer.status_code != 404 and answer.status_code < 500) or time.monotonic() > deadline:
                 raise PlatformError(f"Airflow refused to run '{dag_id}': {answer.text[:500]}")
             time.sleep(1)
 
@@ -64,22 +70,22 @@ class AirflowClient:
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Fetch a DAG run; `state` is its state."""
-        return self._json(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+        return self._json(self._run_path(dag_id, run_id))
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Fetch the task instances of a DAG run."""
-        found = self._json(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+        found = self._json(f"{self._run_path(dag_id, run_id)}/taskInstances")
         return list(found["task_instances"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
         """Fetch an XCom value; `None` where there is none."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        path = f"{self._run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         answer = self._request("GET", path)
         return answer.json().get("value") if answer.status_code == 200 else None
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
         """Fetch a task's log as text."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        path = f"{self._run_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}"
         answer = self._request("GET", path, params={"full_content": "true"})
         if answer.status_code != 200:
             return ""
@@ -98,7 +104,7 @@ class AirflowClient:
         Returns:
             Unanswered questions: `subject`, `body`, `options`, and the `task_instance`.
         """
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/hitlDetails"
+        path = f"{self._run_path(dag_id, run_id)}/hitlDetails"
         found = self._json(path, response_received=False)
         return [one for one in found["hitl_details"] if one["task_instance"]["state"] in ("awaiting_input", "deferred")]
 
@@ -115,7 +121,7 @@ class AirflowClient:
         Raises:
             PlatformError: It was answered already, or the option is none of its.
         """
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        path = f"{self._run_path(dag_id, run_id)}/taskInstances/{task_id}/-1/hitlDetails"
         body = {"chosen_options": [option], "params_input": {"note": note}}
         answer = self._request("PATCH", path, json=body)
         if answer.status_code != 200:
@@ -130,6 +136,10 @@ class AirflowClient:
             for run in event["created_dagruns"]
             if run["dag_id"] == next_dag
         ]
+
+    @staticmethod
+    def _run_path(dag_id: str, run_id: str) -> str:
+        return f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
 
     def _json(self, path: str, **params: Any) -> dict[str, Any]:
         answer = self._request("GET", path, params=params)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -288,6 +289,7 @@ class TestCommand:
                         found.append(child)
             if found:
                 return found
+            time.sleep(0.05)
         raise AssertionError(process.communicate()[0])
 
     def test_object_store_holds_the_corpus_and_nothing_of_an_earlier_one(

@@ -105,3 +105,15 @@ def test_partition_is_sent_only_where_there_is_one(airflow):
     airflow.trigger("corpus", {}, partition_key="k")
     first, second = [body for _, path, body in airflow.sent if path.endswith("dagRuns")]
     assert "partition_key" not in first and second["partition_key"] == "k"
+
+
+def test_run_is_asked_for_again_when_the_database_was_busy_and_made_once(airflow, monkeypatch):
+    monkeypatch.setattr("qwen_core.platform.airflow.time.sleep", lambda _: None)
+    path = "/api/v2/dags/corpus/dagRuns"
+    replies = iter([(500, {"detail": "Database error"}), (409, {"detail": "there is one"})])
+    airflow.answers = SimpleNamespace(
+        get=lambda asked, _: next(replies) if asked == ("POST", path) else (200, {"state": "queued"})
+    )
+    run_id = airflow.trigger("corpus", {})
+    assert {body["dag_run_id"] for method, where, body in airflow.sent if (method, where) == ("POST", path)} == {run_id}
+    assert ("GET", f"{path}/{run_id}", None) in airflow.sent

@@ -165,15 +165,19 @@ class Airflow:
 
     def jobs(self, **metadata):
         """Ray's job list: those whose metadata say so."""
-        url = f"http://127.0.0.1:{self.platform.settings.ray_dashboard_port}/api/jobs/"
+        told = [(job, job.get("metadata") or {}) for job in self._ray("")]
+        return [job for job, said in told if all(said.get(key) == value for key, value in metadata.items())]
+
+    def job_log(self, submission_id):
+        return self._ray(f"{submission_id}/logs")["logs"]
+
+    def _ray(self, path):
+        url = f"http://127.0.0.1:{self.platform.settings.ray_dashboard_port}/api/jobs/{path}"
         token = self.platform.home.credentials()["ray_token"]
         for is_last in (False, False, True):
             try:
                 with httpx.Client(timeout=60, trust_env=False) as client:
-                    answer = client.get(url, headers={"Authorization": f"Bearer {token}"})
-                break
+                    return client.get(url, headers={"Authorization": f"Bearer {token}"}).json()
             except httpx.TransportError:  # a busy dashboard hangs up
                 if is_last:
                     raise
-        told = [(job, job.get("metadata") or {}) for job in answer.json()]
-        return [job for job, said in told if all(said.get(key) == value for key, value in metadata.items())]
