@@ -2,8 +2,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-bench demo test test-fast test-endurance lint check bench clean env compose-up compose-demo compose-down
 BIN := .venv/bin
-# Several processes: one has what starts Ray or a platform, the others share the rest.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -18,13 +16,13 @@ demo: setup ## Start the platform, run every stage on the embedded data, end wit
 	@$(BIN)/qwen-core run --recipe demo
 
 test: setup-dev ## All tests: the whole path on a local Ray, and through a real Airflow (minutes)
-	@$(PYTEST)
+	@$(BIN)/python -m pytest
 
 test-endurance: setup-dev ## Kills of every service, a month of retrainings, many jobs at once (an hour on two cores)
 	@$(BIN)/python -m pytest -m endurance
 
-test-fast: setup-dev ## The tests that need no service (under a minute)
-	@$(PYTEST) -m "not slow"
+test-fast: setup-dev ## The tests that need no service (two minutes on two cores)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup -m "not slow"
 
 lint: setup-dev ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

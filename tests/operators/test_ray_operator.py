@@ -337,19 +337,21 @@ def test_refused_token_is_not_tried_again_and_an_absent_cluster_is(ray, context,
 
 
 @pytest.mark.parametrize("away", [(503, "starting"), (500, "No available agent to submit job"), (200, "<html>")])
-def test_head_that_starts_costs_no_try_when_a_job_is_submitted(ray, context, away, caplog):
+def test_head_that_starts_costs_no_try_when_a_job_is_submitted(ray, context, away, monkeypatch):
+    monkeypatch.setattr("operators.ray_hook._BACKOFF_SECONDS", 0.01)  # the hook's own tries end before Ray is back
     ray.answer_to_all = away
-    threading.Timer(3, setattr, [ray, "answer_to_all", None]).start()
+    threading.Timer(0.6, setattr, [ray, "answer_to_all", None]).start()
     deferred = _deferred(_operator(unreachable_seconds=60), context())
     assert list(ray.jobs) == [deferred.kwargs["submission_id"]]
 
 
-def test_answer_is_read_when_ray_is_back(ray, context):
+def test_answer_is_read_when_ray_is_back(ray, context, monkeypatch):
+    monkeypatch.setattr("operators.ray_hook._BACKOFF_SECONDS", 0.01)
     operator, here = _operator(unreachable_seconds=60), context()
     (submission_id,) = [_deferred(operator, here).kwargs["submission_id"]]
     ray.jobs[submission_id] |= {"status": "SUCCEEDED", "driver_exit_code": 0, "logs": 'qwen-core result: {"rows": 3}\n'}
     ray.answer_to_all = (502, "away")
-    threading.Timer(3, setattr, [ray, "answer_to_all", None]).start()
+    threading.Timer(0.6, setattr, [ray, "answer_to_all", None]).start()
     assert operator.execute_complete(here, _event("SUCCEEDED", 0), submission_id)["rows"] == 3
 
 
