@@ -82,7 +82,7 @@ class RayJobOperator(BaseOperator):
         ray_conn_id: str = RayHook.default_conn_name,
         deferrable: bool = True,
         poll_seconds: float = 2.0,
-        quick_seconds: float = 6.0,
+        quick_seconds: float = 10.0,
         unreachable_seconds: float = 300.0,
         max_resubmissions: int = 2,
         skip_on_exit_code: int | Sequence[int] | None = None,

@@ -27,7 +27,8 @@ def airflow_database(home: Home, settings: Settings) -> str:
         As SQLAlchemy takes it.
     """
     if settings.airflow_database is None:
-        return f"sqlite:///{home.folder('airflow')}/airflow.db"
+        # Airflow's services share one file: on a busy machine the driver's own 5 s of waiting are too few.
+        return f"sqlite:///{home.folder('airflow')}/airflow.db?timeout=60"
     return _with_driver(settings.airflow_database)
 
 

@@ -29,7 +29,7 @@ def test_one_driver_serves_both_of_airflows_engines_and_mlflow_has_a_schema_of_i
 
 def test_sqlite_is_the_default(tmp_path):
     env = environment(Home(tmp_path), Settings())
-    assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path}/airflow/airflow.db"
+    assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path}/airflow/airflow.db?timeout=60"
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC" not in env
     assert tracking_database(Home(tmp_path), Settings()) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
 
