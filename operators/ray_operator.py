@@ -33,6 +33,7 @@ from operators.ray_job import (
     submission_id_of,
 )
 from operators.ray_links import MlflowRunLink, RayJobLink, mlflow_links, mlflow_run_of
+from operators.ray_stop import stop_aside
 from operators.ray_trigger import RayJobTrigger
 from operators.ray_watch import Patience, RayJobWatch
 from qwen_core.errors import RayJobError, RecipeError
@@ -209,8 +210,12 @@ class RayJobOperator(BaseOperator):
                 hook = RayHook(self.ray_conn_id, tries=2, address=self._address)
                 status = hook.stop(self._submission_id, _KILL_SECONDS)
                 self.log.info("Ray job %s was told to stop (%s)", self._submission_id, status.state)
+                is_stopped = status.is_terminal
             except RayJobError as error:
-                self.log.error("Ray job %s could not be stopped, and may go on: %s", self._submission_id, error)
+                self.log.error("Ray job %s could not be stopped yet: %s", self._submission_id, error)
+                is_stopped = False
+            if not is_stopped and self._address is not None:
+                stop_aside(self._address, self._submission_id)
 
     def after_defer(self, instance: Any) -> None:
         """Stay until the trigger has taken the job over; the button `RayJobLink` calls it when the worker ends.

@@ -12,8 +12,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from operators.ray_handover import POSITION_KEY
 from operators.ray_hook import RayHook
-from operators.ray_job import RayJobStatus
+from operators.ray_job import RayJobStatus, RayUnreachableError
 from operators.ray_links import mlflow_links
+from operators.ray_stop import stop_aside
 from operators.ray_watch import Patience, RayJobWatch
 from qwen_core.errors import RayJobError
 
@@ -78,8 +79,9 @@ class RayJobTrigger(BaseTrigger):
         """Stop the job: a person marked, cleared or deleted the task or its DAG run, or the run's time was over."""
         hook = RayHook(self.ray_conn_id)
         try:
-            status = await hook.async_stop(self.submission_id, _KILL_SECONDS)
-        except RayJobError as error:
+            address = await hook.async_address()
+            status = await self._stop(hook)
+        except RayJobError as error:  # there is no such connection, or Ray refuses its token
             self.log.error("Ray job %s could not be stopped, and may go on: %s", self.submission_id, error)
             return
         finally:
@@ -88,6 +90,13 @@ class RayJobTrigger(BaseTrigger):
             self.log.info("Ray job %s is stopped (%s)", self.submission_id, status.state)
         else:
             self.log.warning("Ray job %s was told to stop and is still %s", self.submission_id, status.state)
+            stop_aside(address, self.submission_id)
+
+    async def _stop(self, hook: RayHook) -> RayJobStatus:
+        try:
+            return await hook.async_stop(self.submission_id, _KILL_SECONDS)
+        except RayUnreachableError as error:
+            return RayJobStatus("UNREACHABLE", str(error))
 
     async def _watch(self, hook: RayHook) -> RayJobStatus:
         position = max(self.position_bytes, await self._kept_position())

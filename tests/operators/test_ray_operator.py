@@ -258,6 +258,19 @@ def test_waiting_task_shows_the_log_answers_and_stops_its_job_when_killed(ray, c
     assert _operator(deferrable=False).execute(here)["manifest_uri"] == "/s/m.json"
 
 
+def test_stop_that_ray_forgets_goes_on_when_the_worker_is_gone(ray, context, monkeypatch):
+    monkeypatch.setattr("operators.ray_operator._KILL_SECONDS", 0.1)
+    operator, here = _operator(), context()
+    submission_id = _deferred(operator, here).kwargs["submission_id"]
+    ray.stops_to_forget = 2
+    operator.on_kill()
+    assert ray.jobs[submission_id]["status"] == "RUNNING"
+    until = time.monotonic() + 60
+    while ray.jobs[submission_id]["status"] != "STOPPED":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_kill_that_comes_while_the_job_is_submitted_stops_it(ray, context, monkeypatch):
     operator = _operator()
     monkeypatch.setattr("operators.ray_attach.submission_id_of", lambda *_: operator.on_kill() or "j")

@@ -157,8 +157,16 @@ async def test_persons_kill_stops_the_job_and_the_trigger_survives_a_round_trip(
     assert kind == "operators.ray_trigger.RayJobTrigger" and RayJobTrigger(**arguments).serialize() == (kind, arguments)
 
 
-async def test_kill_that_cannot_reach_ray_says_that_the_job_may_go_on(ray, shown, connection):
+async def test_kill_that_cannot_reach_ray_says_so_and_leaves_it_to_another_process(shown, connection, monkeypatch):
+    aside = []
+    monkeypatch.setattr("operators.ray_trigger.stop_aside", lambda address, job: aside.append((address.url, job)))
     connection(host="127.0.0.1", port=1)
+    await RayJobTrigger("ray_default", "j").on_kill()
+    assert "is still UNREACHABLE" in shown[-1] and aside == [("http://127.0.0.1:1", "j")]
+
+
+async def test_kill_whose_token_is_refused_says_that_the_job_may_go_on(ray, shown, connection):
+    connection(host="127.0.0.1", port=ray.port, password="wrong")
     await RayJobTrigger("ray_default", "j").on_kill()
     assert "could not be stopped, and may go on" in shown[-1]
 
