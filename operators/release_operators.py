@@ -7,7 +7,6 @@ release: decision promoted ─────────▶ approve is skipped ─
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from operators.alerts import tell
 from operators.ray_hook import RayHook
 from operators.ray_operator import RayJobOperator
+from operators.settings import as_one_process
 
 PROMOTED, AWAITING, REFUSED = "promoted", "awaiting_approval", "refused"
 _MODULE = "qwen_core.jobs.promote"
@@ -236,7 +236,7 @@ def _command(flags: list[str], values: Mapping[str, Any]) -> str:
     words = ["python", "-m", _MODULE, *flags]
     for name, value in values.items():
         words += [f"{name}={value}"] if value else []  # in one word, as a note may begin with a dash
-    return shlex.join(words)
+    return as_one_process(words)
 
 
 def _plain(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,22 @@ def command_line(words: Sequence[str], settings: Settings) -> str:
         command += ["--date", settings["date"]]
     for override in settings["overrides"]:
         command += ["--set", override]
-    return shlex.join(command)
+    return as_one_process(command)
+
+
+def as_one_process(words: Sequence[str]) -> str:
+    """Compose a shell command whose shell becomes the command.
+
+    Ray 2.60 stops the processes that it finds below a job's shell: one that the shell is about to start escapes, and
+    runs on behind a job that counts as stopped.
+
+    Args:
+        words: Program and arguments.
+
+    Returns:
+        The command.
+    """
+    return f"exec {shlex.join(words)}"
 
 
 def event_of(settings: Settings, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ with DAG(
 ) as dag:
     count = RayJobOperator(
         task_id="count",
-        entrypoint=f"python -c {shlex.quote(COUNT)}",
+        entrypoint=f"exec python -c {shlex.quote(COUNT)}",
         entrypoint_num_cpus=1,
         execution_timeout=datetime.timedelta(days=2),
     )

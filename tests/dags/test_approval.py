@@ -46,7 +46,7 @@ def commands(monkeypatch):
     run = []
 
     def execute(self, context):
-        run.append(shlex.split(self.entrypoint))
+        run.append(shlex.split(self.entrypoint.removeprefix("exec ")))
         return {"name": "m", "version": "4", "changed": True, "checks": []}
 
     monkeypatch.setattr(RayJobOperator, "execute", execute)

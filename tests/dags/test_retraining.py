@@ -21,7 +21,7 @@ def answer(monkeypatch):
     told = SimpleNamespace(result={"submission_id": "s"}, commands=[])
 
     def execute(self, context):
-        told.commands.append(shlex.split(self.entrypoint))
+        told.commands.append(shlex.split(self.entrypoint.removeprefix("exec ")))
         return told.result
 
     monkeypatch.setattr(RayJobOperator, "execute", execute)

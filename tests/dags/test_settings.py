@@ -86,8 +86,8 @@ def test_command_line_keeps_odd_words_whole():
         "run_key": "k",
         "date": "2026-01-05",
     }
-    words = shlex.split(command_line(["qwen_core.jobs", "ingest"], settings))
-    assert words[:4] == ["python", "-m", "qwen_core.jobs", "ingest"]
+    shell, *words = shlex.split(command_line(["qwen_core.jobs", "ingest"], settings))
+    assert shell == "exec" and words[:4] == ["python", "-m", "qwen_core.jobs", "ingest"]
     assert words[words.index("--recipe") + 1] == "/a b/r.yaml"
     assert words[words.index("--set") + 1] == "ingest.inputs=['x y', \"z\"]"
     assert words[words.index("--date") + 1] == "2026-01-05"

@@ -7,7 +7,7 @@ from airflow.sdk import DAG
 
 from operators.ray_operator import RayJobOperator
 
-_SLEEPER = f"python {Path(__file__).parents[1] / 'sleeper.py'}"
+_SLEEPER = f"exec python {Path(__file__).parents[1] / 'sleeper.py'}"
 _UNTIL_THERE_IS = "while [ ! -e {{ dag_run.conf['flag'] }} ]; do sleep 1; done"
 
 with DAG("sleeps", schedule=None, max_active_runs=4):
