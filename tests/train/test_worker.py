@@ -10,6 +10,7 @@ from qwen_core.config.guards import Guards
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Pretrain
 from qwen_core.model import load_pretrained
+from qwen_core.train import worker
 from tests.parallel.spread import spread
 from tests.train.worker_runs import run, write_packed
 
@@ -80,8 +81,8 @@ def test_ramp_schedule_and_best_checkpoint_work_together(home):
 
 def test_a_run_that_diverges_tells_the_driver_instead_of_being_started_anew(home):
     reports = json.loads((home / "reports.json").read_text())
-    for worker in reports:
-        assert "training went astray" in worker[4][-1]["returned"]
+    for report in reports:
+        assert "training went astray" in report[4][-1]["returned"]
     assert not (home / "diverging" / "out").exists()
 
 
@@ -97,3 +98,12 @@ def test_smaller_passes_and_a_pipeline_train_alike(home, name):
     for curve in ("train/loss", "train/grad_norm", "validation/loss"):
         told, expected = (dict(_curve(_history(home, run), curve)) for run in (name, "straight"))
         assert told == pytest.approx(expected, rel=1e-5), curve
+
+
+@pytest.mark.parametrize(
+    ("machine", "has_bf16", "answer"), [("x86_64", False, False), ("x86_64", True, True), ("arm64", False, True)]
+)
+def test_a_cpu_without_bf16_is_known(monkeypatch, machine, has_bf16, answer):
+    monkeypatch.setattr(worker.platform, "machine", lambda: machine)
+    monkeypatch.setattr(worker.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bf16)
+    assert worker._cpu_computes_bf16() is answer
