@@ -260,9 +260,9 @@ class RayJobOperator(BaseOperator):
         instance.xcom_push(key="submission_id", value=submission_id)
         for key in ("ray_job_url", RayJobLink().xcom_key):  # the second is what the page reads while the task runs
             instance.xcom_push(key=key, value=hook.job_url(submission_id))
-        if self.exclusive_key:
+        if exclusive_key := self.exclusive_key:
             try:
-                self._patiently(lambda: refuse_twin(hook, submission_id, str(self.exclusive_key)))
+                self._patiently(lambda: refuse_twin(hook, submission_id, exclusive_key))
             except RayUnreachableError as error:
                 raise AirflowException(str(error)) from None
             except RayJobError as error:

@@ -38,7 +38,7 @@ class AirflowClient:
         Raises:
             PlatformError: The DAG does not appear, or refuses a value of the form.
         """
-        # With an id of our own a question that is put twice makes one run.
+        # With an id of our own a question that `_request` puts twice makes one run.
         run_id = f"manual__{datetime.datetime.now(datetime.UTC).isoformat()}_{secrets.token_hex(4)}"
         body: dict[str, Any] = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
         body |= {"partition_key": partition_key} if partition_key else {}
@@ -48,8 +48,7 @@ class AirflowClient:
             is_there = answer.status_code == 409 and self._request("GET", self._run_path(dag_id, run_id)).is_success
             if answer.status_code == 200 or is_there:
                 return run_id
-            # 404: the DAG is not read yet; 500: SQLite was locked, or the scheduler works on the same row.
-            if (answer.status_code != 404 and answer.status_code < 500) or time.monotonic() > deadline:
+            if answer.status_code != 404 or time.monotonic() > deadline:
                 raise PlatformError(f"Airflow refused to run '{dag_id}': {answer.text[:500]}")
             time.sleep(1)
 
@@ -165,8 +164,8 @@ class AirflowClient:
                 if answer.status_code == 401:
                     del self._http.headers["Authorization"]
                     continue
-                # Airflow 3.3 answers 500 for an asset event whose DAG run has not started yet.
-                if answer.status_code < 500 or method != "GET" or is_last:
+                # 500: SQLite was locked; or (Airflow 3.3) the DAG run of an asset event has not started yet.
+                if answer.status_code < 500 or is_last:
                     return answer
             time.sleep(2**attempt * 0.5)
         return answer
