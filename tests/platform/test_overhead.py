@@ -19,7 +19,7 @@ def airflow(platforms):
     return Airflow(platforms.any())
 
 
-def test_stage_that_is_done_is_answered_by_its_worker(airflow):
+def test_stage_that_is_done_takes_six_seconds_at_most(airflow):
     airflow.ask("PATCH", "/dags/pretrain", json={"is_paused": True})
     conf = {"recipe_path": TINY, "run_key": "undisturbed"}
     for _ in range(2):  # the first one makes what the second one finds
@@ -33,15 +33,15 @@ def test_stage_that_is_done_is_answered_by_its_worker(airflow):
     airflow.ask("PATCH", "/dags/pretrain", json={"is_paused": False})
     load = os.getloadavg()[0]
     print(f"a stage that is done takes {seconds} s at a load of {load:.1f}")
-    # What Ray and Python take to start is the machine's; Airflow is to add little to it, and no turn of the triggerer.
+    # What Ray and Python take to start is the machine's; Airflow is to add no turn of the triggerer to it.
     jobs = {job["metadata"]["stage"]: job for job in airflow.jobs(dag_id="corpus", run_id=run_id)}
     own = {stage: (job["end_time"] - job["start_time"]) / 1000 for stage, job in jobs.items()}
     print(f"of which Ray's job takes {own} s")
-    quick = [stage for stage in seconds if own[stage] < QUICK_SECONDS - 1]
-    if not quick:
-        pytest.skip(f"a busy machine (load {load:.1f}): its jobs take {own}")
-    for stage in quick:
-        assert not any("DEFERRED" in line for line in airflow.last_log("corpus", run_id, stage).splitlines()), stage
+    for stage in (stage for stage in seconds if own[stage] < QUICK_SECONDS - 1):
+        assert "DEFERRED" not in airflow.last_log("corpus", run_id, stage), stage
+    if load > 2 * (os.cpu_count() or 1):
+        pytest.skip(f"a busy machine (load {load:.1f}) says nothing of time: {seconds}")
+    assert min(seconds.values()) <= 6, seconds  # the least: what else the machine does only adds to it
 
 
 def test_twenty_jobs_at_once_do_not_trouble_the_triggerer(airflow, tmp_path):
