@@ -64,17 +64,17 @@ def deadline(dag_id: str) -> dict[str, Any]:
     longest = minutes("DEADLINE_MINUTES", dag_id)
     if longest is None:
         return {}
-    told = int(longest.total_seconds() // 60)
+    told = longest.total_seconds() / 60
     alert = DeadlineAlert(
         DeadlineReference.DAGRUN_QUEUED_AT,
         longest,
         AsyncCallback(tell_of_deadline, {"minutes": told}),
-        name=f"{dag_id} within {told} minutes",
+        name=f"{dag_id} within {told:g} minutes",
     )
     return {"deadline": alert}
 
 
-async def tell_of_deadline(context: Any, minutes: int) -> str:
+async def tell_of_deadline(context: Any, minutes: float) -> str:
     """Send the alert of a missed deadline through every channel; one that fails keeps it from no other.
 
     Args:
@@ -91,7 +91,7 @@ async def tell_of_deadline(context: Any, minutes: int) -> str:
         except Exception as error:  # each channel fails in its own way
             faults.append(f"{type(notifier).__name__}: {error}")
     log.warning(
-        "not done within %d minutes; told by %d of %d channels", minutes, len(notifiers) - len(faults), len(notifiers)
+        "not done within %g minutes; told by %d of %d channels", minutes, len(notifiers) - len(faults), len(notifiers)
     )
     if faults:
         raise PlatformError(f"{len(faults)} of {len(notifiers)} channels were not told: {'; '.join(faults)}")
