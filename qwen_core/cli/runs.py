@@ -52,17 +52,23 @@ def runs(
         click.echo("no such pipeline run; start one with: qwen-core run")
         return
     table = Table(box=None, pad_edge=False)
-    for column, justify in (
-        *(("run key", "left"), ("recipe", "left"), ("started", "left"), ("state", "left"), ("stages", "right")),
-        *(("tokens", "right"), ("bits/byte", "right"), ("model", "left")),
-    ):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for column in ("run key", "recipe", "started", "state", "tokens", "bits/byte", "model"):
+        table.add_column(column, justify="right" if column in ("tokens", "bits/byte") else "left")
     for one in found:
         started = datetime.datetime.fromtimestamp(one.started_seconds).strftime("%Y-%m-%d %H:%M")
         bits = "" if one.bits_per_byte is None else f"{one.bits_per_byte:.3f}"
         model = " ".join([one.version, *one.aliases])
-        style = _COLOURS.get(one.state, "")
-        stages = f"{len(one.stages)} of {one.stages_in_all}"
-        tokens = f"{one.tokens:,}" if one.tokens else ""
-        table.add_row(one.run_key, one.recipe, started, Text(one.state, style=style), stages, tokens, bits, model)
-    Console().print(table)
+        progress = "" if len(one.stages) == one.stages_in_all else f" {len(one.stages)} of {one.stages_in_all}"
+        shown = Text(f"{one.state}{progress}", style=_COLOURS.get(one.state, ""))
+        table.add_row(one.run_key, one.recipe, started, shown, _short(one.tokens), bits, model)
+    Console(width=1000).print(table)  # whole lines, as of `docker ps`: to be copied, and searched in a pipe
+
+
+def _short(tokens: int | None) -> str:
+    """Write a number of tokens as people do: 1.7M."""
+    value = float(tokens or 0)
+    for unit in ("", "k", "M", "B"):
+        if value < 999.5:
+            return f"{value:.3g}{unit}" if tokens else ""
+        value /= 1000
+    return f"{value:.3g}T"
