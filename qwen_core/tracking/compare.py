@@ -235,8 +235,9 @@ def _notes(a: Side, b: Side) -> list[str]:
     }
     notes += [f"run '{key}' has no {', '.join(names)}" for key, names in missing.items() if names]
     if "pack" in a.manifests and "pack" in b.manifests and _uri(a, "pack") != _uri(b, "pack"):
-        notes.append(
-            "the held-out documents were packed from different corpora: bits per byte can be compared, losses per "
-            "token only where the tokenizer is the same"
-        )
+        digests = {side.manifests["pack"].details.get("heldout_digest") for side in (a, b)}
+        if len(digests) > 1 or None in digests:
+            notes.append("the held-out documents differ: results compare only as far as both sets are alike")
+        if _uri(a, "tokenizer") != _uri(b, "tokenizer"):
+            notes.append("the tokenizers differ: bits per byte can be compared, losses per token cannot")
     return notes

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_what_differs_in_data_recipe_and_result_is_told(both):
     training = rows_of(found.result, "training")
     assert training["pretrain", "validation/bits_per_byte"].a == pytest.approx(1.2)
     assert [curve.a[0] for curve in found.curves] == [(0, 3.2)] and "held-out documents" in found.notes[0]
+
+
+def test_notes_tell_where_runs_are_not_held_against_the_same(both):
+    store, monday, tuesday = both
+
+    def side(one, digest, tokenizer):
+        pack = one.manifests["pack"].model_copy(update={"details": {"heldout_digest": digest}})
+        return replace(
+            one, manifests={**one.manifests, "pack": pack, "tokenizer": pack.model_copy(update={"uri": tokenizer})}
+        )
+
+    assert compare(side(monday, "a", "t"), side(tuesday, "a", "t"), store).notes == []
+    (note,) = compare(side(monday, "a", "t"), side(tuesday, "b", "t"), store).notes
+    assert "held-out documents differ" in note
+    (note,) = compare(side(monday, "a", "t"), side(tuesday, "a", "u"), store).notes
+    assert "tokenizers differ" in note
 
 
 @pytest.mark.parametrize(
