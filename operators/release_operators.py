@@ -1,7 +1,8 @@
 """What follows the gate in DAG `release`: a person's answer, and the alias `champion`; and the way back.
 
 release: decision promoted ─────────▶ approve is skipped ─▶ promote has nothing left to do
-         awaiting_approval ─▶ approve waits ─▶ yes: promote runs its job        no: promote is skipped
+         awaiting_approval ─▶ approve waits ─▶ yes: promote runs its job
+                                               no: promote writes it into the registry, and is skipped
          refused ───────────▶ both are skipped, with the reason
 """
 
@@ -69,13 +70,16 @@ class ApproveReleaseOperator(ApprovalOperator):
         result = gate_result(context, self.gate_task_id)
         told = "approved" if answer["is_approved"] else "rejected: it stays challenger, the champion stays what it is"
         self.log.info("%s version %s %s. By %s. %s", result["name"], result["version"], told, who, note)
-        context["ti"].xcom_push(key="return_value", value=answer)  # a no does not return, it raises a skip
-        super().execute_complete(context, event)
+        # Not ApprovalOperator's, with which a no skips `promote` before that has told the registry.
+        super(ApprovalOperator, self).execute_complete(context, event)
         return answer
 
 
 class PromoteModelOperator(RayJobOperator):
-    """A Ray job that gives a version the alias `champion`, once the gate and, where asked for, a person agree."""
+    """A Ray job that gives a version the alias `champion`, once the gate and, where asked for, a person agree.
+
+    A person's no is written to the version in the registry; then the task is skipped.
+    """
 
     template_fields = ("env_vars",)
 
@@ -107,13 +111,19 @@ class PromoteModelOperator(RayJobOperator):
         self._compose(context, gate_result(context, self.gate_task_id))
         return self._announce(context, super().execute_complete(context, *args, **kwargs))
 
+    def _answer(self, context: Any) -> dict[str, Any]:
+        return context["ti"].xcom_pull(task_ids=self.approval_task_id) or {"is_approved": True}
+
     def _compose(self, context: Any, result: Mapping[str, Any]) -> None:
-        answer = context["ti"].xcom_pull(task_ids=self.approval_task_id) or {}
+        answer = self._answer(context)
         words = {"--name": result["name"], "--version": str(result["version"])}
-        self.entrypoint = _command([], {**words, "--by": answer.get("by"), "--why": answer.get("note")})
+        flags = [] if answer["is_approved"] else ["--reject"]
+        self.entrypoint = _command(flags, {**words, "--by": answer.get("by"), "--why": answer.get("note")})
 
     def _announce(self, context: Any, result: Any) -> Any:
-        gate = gate_result(context, self.gate_task_id)
+        gate, answer = gate_result(context, self.gate_task_id), self._answer(context)
+        if gate["decision"] == AWAITING and not answer["is_approved"]:
+            raise _skipped(self, f"version {gate['version']} was rejected by {answer['by']}. {answer['note']}")
         told = {"name": gate["name"], "version": gate["version"], "reason": gate.get("reason", "")}
         _tell_of_champion(context, self.outlets, {**told, **_plain(result or {})})
         return result
@@ -249,5 +259,5 @@ def _note() -> Param:
         type=["null", "string"],
         source="task",  # else the operator takes it for one of the DAG's, and shows none
         title="Note / 备注",
-        description="Why; a promotion keeps it in MLflow's registry.",
+        description="Why; MLflow's registry keeps it.",
     )

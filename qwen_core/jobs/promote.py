@@ -1,6 +1,7 @@
 """`promote`: a version of a registered model becomes champion, or the champion before it does again.
 
 python -m qwen_core.jobs.promote --name N --version V [--by WHO] [--why REASON] [--force]
+python -m qwen_core.jobs.promote --name N --version V --reject [--by WHO] [--why REASON]
 python -m qwen_core.jobs.promote --name N --rollback [--to V] [--by WHO] [--why REASON]
 ─▶ qwen-core result: {"name", "version", "previous", "action", "changed", "by", "why"}
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from qwen_core.errors import InputError
 from qwen_core.jobs.command import print_result, run_command, with_places
-from qwen_core.tracking.promotion import Move, history, promote, roll_back
+from qwen_core.tracking.promotion import Move, history, promote, reject, roll_back
 from qwen_core.tracking.registry import find_version
 
 GATE_TAG = "gate"
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         if given.rollback:
             result = rolled_back(given.tracking_uri, given.name, given.to, given.by, given.why)
+        elif given.reject:
+            result = rejected(given.tracking_uri, given.name, given.version, given.by, given.why)
         else:
             result = promoted(given.tracking_uri, given.name, given.version, given.by, given.why, given.force)
         print(f"[promote] {told(result)}", flush=True)
@@ -71,6 +74,26 @@ def promoted(
     return _result(name, move or history(tracking_uri, name)[-1], move is not None)
 
 
+def rejected(tracking_uri: str, name: str, version: str, by: str, why: str | None) -> dict[str, Any]:
+    """Write down that a person said no to a version; the champion stays what it is.
+
+    Args:
+        tracking_uri: MLflow server or database.
+        name: The registered model.
+        version: Its number.
+        by: Who did it.
+        why: The reason, in words.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: There is no such version.
+    """
+    reject(tracking_uri, find_version(tracking_uri, name, version), by, why or "no reason given")
+    return {"name": name, "version": version, "action": "reject", "changed": False, "by": by, "why": why or ""}
+
+
 def rolled_back(tracking_uri: str, name: str, to: str | None, by: str, why: str | None) -> dict[str, Any]:
     """Give the alias back.
 
@@ -99,6 +122,8 @@ def told(result: dict[str, Any]) -> str:
     Returns:
         One line.
     """
+    if result["action"] == "reject":
+        return f"version {result['version']} of '{result['name']}' was rejected by {result['by']}; the champion stays"
     if not result["changed"]:
         return f"version {result['version']} of '{result['name']}' is champion already; nothing was changed"
     before = f"before it was version {result['previous']}" if result["previous"] else "there was none before"
@@ -117,6 +142,7 @@ def _read(arguments: list[str] | None) -> argparse.Namespace:
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--version", help="that becomes champion")
     wanted.add_argument("--rollback", action="store_true", help="the version that was champion before becomes it again")
+    parser.add_argument("--reject", action="store_true", help="with --version: a person said no; it is written down")
     parser.add_argument("--to", help="with --rollback: the version to go back to")
     parser.add_argument("--by", default="", help="who does it, for the history")
     parser.add_argument("--why", help="the reason, for the history")

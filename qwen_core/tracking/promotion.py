@@ -65,9 +65,7 @@ def promote(tracking_uri: str, registered: Registered, by: str, why: str, action
     if is_champion and told and told[-1].version == registered.version:
         return None
     previous = champion.version if champion and not is_champion else told[-1].version if told else ""
-    now = datetime.datetime.now(datetime.UTC)
-    at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    move = Move(registered.version, previous, action, by, why[:_MOST_CHARS], at)
+    move = Move(registered.version, previous, action, by, why[:_MOST_CHARS], at := _now())
     _set_alias(client, registered)
     # by number, for clocks go back; the version keeps two moves of one moment apart
     client.set_registered_model_tag(name, f"{_PREFIX}{len(told) + 1:06d}.v{registered.version}", _written(move))
@@ -75,6 +73,20 @@ def promote(tracking_uri: str, registered: Registered, by: str, why: str, action
         tracking_uri, registered, {"promoted_at": at, "promoted_by": by, "promoted_why": move.why, "previous": previous}
     )
     return move
+
+
+def reject(tracking_uri: str, registered: Registered, by: str, why: str) -> None:
+    """Tell of a version that a person did not let become champion; no alias moves.
+
+    Args:
+        tracking_uri: MLflow server or database.
+        registered: The version.
+        by: Who does it.
+        why: The reason, in words.
+    """
+    set_version_tags(
+        tracking_uri, registered, {"rejected_at": _now(), "rejected_by": by, "rejected_why": why[:_MOST_CHARS]}
+    )
 
 
 def roll_back(tracking_uri: str, name: str, by: str, why: str, to: str | None = None) -> Move:
@@ -123,6 +135,11 @@ def history(tracking_uri: str, name: str) -> list[Move]:
     found = MlflowClient(tracking_uri=tracking_uri).search_registered_models(f"name='{quoted}'")
     tags = {key: text for model in found for key, text in model.tags.items() if key.startswith(_PREFIX)}
     return [Move(**json.loads(tags[key])) for key in sorted(tags)]
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _set_alias(client: MlflowClient, registered: Registered) -> None:

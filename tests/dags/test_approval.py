@@ -1,6 +1,5 @@
 """From the gate to the alias: who is asked what, and what the answer does."""
 
-import contextlib
 import datetime
 import shlex
 
@@ -9,7 +8,7 @@ import pytest
 pytest.importorskip("airflow")
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset
-from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowSkipException
 
 from operators.ray_operator import RayJobOperator
 from operators.release_operators import (
@@ -88,7 +87,7 @@ def test_unanswered_counts_as_no_only_where_there_is_a_time_limit():
 
 
 @pytest.mark.parametrize(("option", "is_approved"), [("APPROVE", True), ("REJECT", False)])
-def test_answer_tells_who_and_why_and_a_no_skips_what_follows(make_context, option, is_approved):
+def test_answer_tells_who_and_why(make_context, option, is_approved):
     with DAG("d", schedule=None):
         approve = ApproveReleaseOperator(task_id="approve")
         approve >> EmptyOperator(task_id="promote")
@@ -97,9 +96,8 @@ def test_answer_tells_who_and_why_and_a_no_skips_what_follows(make_context, opti
         **{"chosen_options": [getattr(approve, option)], "params_input": {"note": "fine"}},
         **{"responded_at": datetime.datetime(2026, 1, 1), "responded_by_user": {"id": "1", "name": "ada"}},
     }
-    with contextlib.nullcontext() if is_approved else pytest.raises(DownstreamTasksSkipped):
-        approve.execute_complete(context, event)
-    assert context["ti"].pushed["return_value"] == {"is_approved": is_approved, "by": "ada", "note": "fine"}
+    # a no skips nothing yet: `promote` tells the registry first
+    assert approve.execute_complete(context, event) == {"is_approved": is_approved, "by": "ada", "note": "fine"}
 
 
 def test_note_is_a_field_of_the_question():
@@ -114,6 +112,13 @@ def test_approved_version_is_promoted_in_the_persons_name(make_context, commands
         ["python", "-m", "qwen_core.jobs.promote", "--name=m", "--version=4", "--by=ada", "--why=--odd; note"]
     ]
     assert told == {"name": "m", "version": "4", "reason": "better", "changed": True}
+
+
+def test_rejected_version_is_told_to_the_registry_and_the_task_is_skipped(make_context, commands):
+    with pytest.raises(AirflowSkipException, match=r"version 4 was rejected by ada\. too slow"):
+        _promote(make_context, GATE, {"is_approved": False, "by": "ada", "note": "too slow"})
+    start = ["python", "-m", "qwen_core.jobs.promote", "--reject", "--name=m", "--version=4"]
+    assert commands == [[*start, "--by=ada", "--why=too slow"]]
 
 
 def test_what_the_gate_promoted_itself_needs_no_job_and_is_told_all_the_same(make_context, commands):

@@ -69,7 +69,9 @@ def test_rejected_model_stays_challenger_and_the_run_is_green(platform):
     assert (tasks["approve"]["state"], tasks["promote"]["state"]) == ("success", "skipped")
     assert airflow.dag_run("release", run_id)["state"] == "success"
     assert airflow.xcom("release", run_id, "approve", "return_value")["note"] == "not yet"
-    assert Store(platform.store_root).of_run("one")["release"].details["version"]
+    version = str(Store(platform.store_root).of_run("one")["release"].details["version"])
+    tags = MlflowClient(platform.mlflow_url).get_model_version("tiny", version).tags
+    assert (tags["rejected_by"], tags["rejected_why"]) == ("admin", "not yet") and _champion(platform) is None
 
 
 def test_approved_model_becomes_champion_in_the_persons_name(platform):

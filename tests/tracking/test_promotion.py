@@ -6,7 +6,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from qwen_core.errors import InputError
-from qwen_core.tracking.promotion import history, promote, roll_back
+from qwen_core.tracking.promotion import history, promote, reject, roll_back
 from qwen_core.tracking.registry import find_champion, find_version, versions
 from tests.jobs.retraining import NAME, register
 
@@ -32,6 +32,14 @@ def test_each_promotion_tells_who_when_why_and_what_was_before(mlflow_uri, regis
     assert told[0].at < told[1].at and champion(mlflow_uri) == "2"
     tags = find_version(mlflow_uri, NAME, "2").tags
     assert (tags["promoted_by"], tags["previous"]) == ("ben", "1")
+
+
+def test_a_no_is_told_of_the_version_and_moves_no_alias(mlflow_uri, registered):
+    promote(mlflow_uri, registered[0], "ann", "the first")
+    reject(mlflow_uri, registered[1], "ben", "rude")
+    tags = find_version(mlflow_uri, NAME, "2").tags
+    assert (tags["rejected_by"], tags["rejected_why"]) == ("ben", "rude") and tags["rejected_at"]
+    assert champion(mlflow_uri) == "1" and len(history(mlflow_uri, NAME)) == 1
 
 
 def test_a_promotion_done_twice_is_done_once(mlflow_uri, registered):
