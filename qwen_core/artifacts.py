@@ -52,7 +52,8 @@ class Manifest(BaseModel):
         details: Anything else that a later stage or a reader needs, as plain JSON.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A figure may be NaN, for which JSON has no number; as null it could not be read back.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
     stage: str
     fingerprint: str

@@ -25,6 +25,7 @@ from qwen_core.jobs.dated import with_date
 from qwen_core.jobs.sources import origin_hashes, source_hashes
 from qwen_core.stages import STAGES, Stage, stages_of
 from qwen_core.tracking.folder import SCHEME, FolderRun, begin_folder_run
+from qwen_core.tracking.reuse import reuse_tags, tell_reuse
 
 if TYPE_CHECKING:
     from qwen_core.tracking.runs import StageRun
@@ -51,14 +52,16 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
     inputs = _inputs_of(stage, store, run_key)
     sources = source_hashes(name, recipe) | origin_hashes(name, recipe, store, tracking_uri)
     attempt = store.begin(stage, recipe, run_key, inputs, sources)
+    done = store.find(name, attempt.fingerprint)
+    if done is not None and _told_lightly(tracking_uri, recipe, run_key, store, done, inputs):
+        return done, True
     with _begin_run(tracking_uri, recipe, run_key, attempt, f"{store.root}/spool") as run:
         run.log_params(_params_of(recipe, stage))
         for manifest in inputs.values():
             run.log_dataset(manifest, "input")
-        done = store.find(name, attempt.fingerprint)
+        done = store.find(name, attempt.fingerprint)  # another may have been faster
         if done is not None:
-            tags = {"qwen_core.reused": "true", "qwen_core.origin_run_id": done.mlflow_run_id or ""}
-            run.set_tags(tags)
+            run.set_tags(reuse_tags(done))
             store.point(run_key, done)
             _log_result(run, done)
             _log_overview(run, store, run_key, stage)
@@ -74,6 +77,23 @@ def run_stage(name: str, recipe: Recipe, run_key: str, store: Store, tracking_ur
         _log_overview(run, store, run_key, stage)
         print(f"[{name}] done in {manifest.seconds:.1f} s: {manifest.uri}", flush=True)
         return manifest, False
+
+
+def _told_lightly(
+    tracking_uri: str, recipe: Recipe, run_key: str, store: Store, done: Manifest, inputs: dict[str, Manifest]
+) -> bool:
+    """Tell of a stage that is done without loading MLflow, where that can be; tell whether it was."""
+    stage = STAGES[done.stage]
+    if tracking_uri.startswith(SCHEME) or stage is stages_of(stage.dag)[-1]:  # the last one has an overview to draw
+        return False
+    params, spool = _params_of(recipe, stage), f"{store.root}/spool"
+    ids = tell_reuse(tracking_uri, recipe, run_key, done, inputs, params, _figures_of(done), spool)
+    if ids is None:
+        return False
+    print(f"qwen-core mlflow run: {ids.experiment}/{ids.run}", flush=True)
+    store.point(run_key, done)
+    print(f"[{stage.name}] already done: {done.uri}", flush=True)
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,15 +168,13 @@ def _save_recipe(store: Store, attempt: Attempt, recipe: Recipe) -> None:
 
 def _log_result(run: StageRun | FolderRun, manifest: Manifest) -> None:
     """Log what a manifest tells as metrics of the stage's run."""
-    figures = {
-        "rows": manifest.rows,
-        "tokens": manifest.tokens,
-        "bytes": manifest.bytes,
-        "seconds": manifest.seconds,
-    }
-    figures |= {f"dropped.{reason}": count for reason, count in manifest.drops.items()}
-    run.log_result(figures | manifest.metrics)
+    run.log_result(_figures_of(manifest))
     run.log_dataset(manifest, "output")
+
+
+def _figures_of(manifest: Manifest) -> dict[str, float]:
+    sizes = {"rows": manifest.rows, "tokens": manifest.tokens, "bytes": manifest.bytes, "seconds": manifest.seconds}
+    return sizes | {f"dropped.{reason}": count for reason, count in manifest.drops.items()} | manifest.metrics
 
 
 def _headline(manifest: Manifest) -> dict[str, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_MOST_CHARS = 500  # of a param; MLflow's own limit is 6,000, and longer texts belong into the recipe artifact
+
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Turn a nested mapping into dotted names and leaf values.
@@ -21,3 +23,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def param_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write values as params.
+
+    Args:
+        values: By dotted name.
+
+    Returns:
+        Their texts; long ones are cut.
+    """
+    return {name: str(value)[:_MOST_CHARS] for name, value in values.items()}

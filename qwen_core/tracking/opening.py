@@ -12,21 +12,49 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlflow
-from mlflow.entities import RunStatus
-from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
-from qwen_core.tracking.spool import PENDING
-from qwen_core.tracking.writes import Ids
+    from qwen_core.tracking.rest import RestClient
 
+    Client = MlflowClient | RestClient
+
+PENDING = "pending-"
+"""Begins the name of a run that MLflow has not given an id yet."""
 RUN_KEY_TAG = "qwen_core.run_key"
 STAGE_TAG = "qwen_core.stage"
 FINGERPRINT_TAG = "qwen_core.fingerprint"
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its page shows training runs, not traces
-_RUNNING = RunStatus.to_string(RunStatus.RUNNING)
+# MLflow's own constants, written here because loading it takes seconds.
+MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, _RUNNING = "mlflow.parentRunId", "mlflow.runName", "RUNNING"
+
+
+@dataclass(frozen=True)
+class Ids:
+    """MLflow's ids of a stage's run.
+
+    Attributes:
+        run: The stage's own run.
+        parent: The pipeline run that it is nested in.
+        experiment: The experiment of both.
+    """
+
+    run: str
+    parent: str
+    experiment: str
+
+    def of(self, place: str) -> str:
+        """Choose one of the two runs.
+
+        Args:
+            place: `run` or `parent`.
+
+        Returns:
+            Its id.
+        """
+        return self.parent if place == "parent" else self.run
 
 
 @dataclass(frozen=True)
@@ -60,7 +88,7 @@ class Opening:
         return asdict(self)
 
 
-def open_run(client: MlflowClient, opening: Opening, settle_seconds: float, *, is_late: bool = False) -> Ids:
+def open_run(client: Client, opening: Opening, settle_seconds: float, *, is_late: bool = False) -> Ids:
     """Find a stage's run, or make it, and set it and its parent running.
 
     Args:
@@ -98,7 +126,7 @@ def open_run(client: MlflowClient, opening: Opening, settle_seconds: float, *, i
 
 
 def parent_run(
-    client: MlflowClient,
+    client: Client,
     experiment: str,
     run_key: str,
     recipe: str,
@@ -132,7 +160,7 @@ def parent_run(
 
 
 def _find_or_make(
-    client: MlflowClient, experiment_id: str, query: str, make: Callable[[], str], settle_seconds: float
+    client: Client, experiment_id: str, query: str, make: Callable[[], str], settle_seconds: float
 ) -> tuple[str, bool]:
     """Find the first run of a search, or make it; tell whether it was made."""
     found = _found(client, experiment_id, query)
@@ -150,13 +178,13 @@ def _find_or_make(
     return first, first == own
 
 
-def _found(client: MlflowClient, experiment_id: str, query: str) -> list[str]:
+def _found(client: Client, experiment_id: str, query: str) -> list[str]:
     """List runs in an order that everyone sees alike."""
     found = client.search_runs([experiment_id], query)
     return [str(run.info.run_id) for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))]
 
 
-def experiment_of(client: MlflowClient, name: str) -> str:
+def experiment_of(client: Client, name: str) -> str:
     """Find or make an experiment; two stages may try at once.
 
     Args:
@@ -172,7 +200,7 @@ def experiment_of(client: MlflowClient, name: str) -> str:
     try:
         place = _artifact_location(client.tracking_uri)
         return str(client.create_experiment(name, artifact_location=place, tags=_EXPERIMENT_TAGS))
-    except mlflow.MlflowException:
+    except Exception:  # each client has its own
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             raise

@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-
 from qwen_core.artifacts import Store
 
 Write = dict[str, Any]
@@ -40,6 +38,8 @@ def is_final(error: Exception) -> bool:
     Returns:
         Whether it is a refusal.
     """
+    from mlflow.exceptions import MlflowException  # takes seconds to load
+
     return isinstance(error, MlflowException) and error.error_code in _FINAL
 
 

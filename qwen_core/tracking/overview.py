@@ -24,10 +24,9 @@ from qwen_core.tracking.compare_text import changes, in_a_line, number, to_colum
 from qwen_core.tracking.comparison import Comparison, Side
 from qwen_core.tracking.listed import pipeline_runs
 from qwen_core.tracking.named import Names
-from qwen_core.tracking.opening import RUN_KEY_TAG, STAGE_TAG
+from qwen_core.tracking.opening import RUN_KEY_TAG, STAGE_TAG, Ids
 from qwen_core.tracking.outbox import in_short
 from qwen_core.tracking.stage_run import StageRun
-from qwen_core.tracking.writes import Ids
 
 MODEL_TAG = "qwen_core.model"
 DECISION_TAG = "qwen_core.decision"

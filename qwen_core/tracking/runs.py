@@ -25,7 +25,7 @@ from qwen_core.config import Recipe, dump_recipe
 from qwen_core.tracking import writes
 from qwen_core.tracking.datasets import OUTPUT
 from qwen_core.tracking.machine import MachineWatch
-from qwen_core.tracking.opening import FINGERPRINT_TAG, RUN_KEY_TAG, STAGE_TAG, Opening, open_run, parent_run
+from qwen_core.tracking.opening import FINGERPRINT_TAG, RUN_KEY_TAG, STAGE_TAG, Ids, Opening, open_run, parent_run
 from qwen_core.tracking.outbox import (
     Outbox,
     Write,
@@ -37,7 +37,6 @@ from qwen_core.tracking.outbox import (
     outboxes,
 )
 from qwen_core.tracking.stage_run import StageRun
-from qwen_core.tracking.writes import Ids
 
 __all__ = ["FINGERPRINT_TAG", "OUTPUT", "RUN_KEY_TAG", "STAGE_TAG", "StageRun", "begin_stage_run", "pipeline_run_id"]
 

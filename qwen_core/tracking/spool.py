@@ -36,6 +36,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 from qwen_core.tracking.journal import Journal
+from qwen_core.tracking.opening import PENDING
 from qwen_core.tracking.outbox import is_final
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ REWINDS_TAG = "qwen_core.rewinds"
 _MOST_METRICS = 900  # in one request; the server takes 1,000
 _LONGEST_NAME = 250
 _BAD_CHARACTERS = re.compile(r"[^/\w.\- :]")
-PENDING = "pending-"
 """The id of a run that MLflow does not know yet begins so."""
 _LONGEST_PAUSE_SECONDS = 60.0
 logger = logging.getLogger(__name__)

@@ -22,9 +22,8 @@ from qwen_core.tracking import writes
 from qwen_core.tracking.datasets import OUTPUT, SOURCE, dataset_of, source_datasets
 from qwen_core.tracking.flat import flatten
 from qwen_core.tracking.headlines import headline_metrics, headline_params
-from qwen_core.tracking.opening import STAGE_TAG, Opening, open_run
+from qwen_core.tracking.opening import STAGE_TAG, Ids, Opening, open_run
 from qwen_core.tracking.outbox import Outbox, Write, default_spool, in_short, is_final, logger
-from qwen_core.tracking.writes import Ids
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

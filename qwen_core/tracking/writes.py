@@ -9,7 +9,6 @@ import base64
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,13 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
+from qwen_core.tracking.flat import param_texts
 from qwen_core.tracking.leftover import send_points
+from qwen_core.tracking.opening import Ids
 from qwen_core.tracking.outbox import Write
 from qwen_core.tracking.tables import store_table, table_text
 
-_MAX_PARAM_CHARS = 500  # MLflow's own limit is 6,000; longer texts belong into the recipe artifact
 _MOST_PARAMS, _MOST_METRICS, _MOST_TAGS = 100, 900, 100  # in one request
-
-
-@dataclass(frozen=True)
-class Ids:
-    """MLflow's ids of a stage's run.
-
-    Attributes:
-        run: The stage's own run.
-        parent: The pipeline run that it is nested in.
-        experiment: The experiment of both.
-    """
-
-    run: str
-    parent: str
-    experiment: str
-
-    def of(self, place: str) -> str:
-        """Choose one of the two runs.
-
-        Args:
-            place: `run` or `parent`.
-
-        Returns:
-            Its id.
-        """
-        return self.parent if place == "parent" else self.run
 
 
 def now_ms() -> int:
@@ -76,11 +50,7 @@ def apply(client: MlflowClient, ids: Ids, write: Write) -> None:
 
 def params(values: Mapping[str, Any], on: str = "run") -> Write:
     """Set params; see `StageRun.log_params`."""
-    return {
-        "kind": "params",
-        "on": on,
-        "values": {name: str(value)[:_MAX_PARAM_CHARS] for name, value in values.items()},
-    }
+    return {"kind": "params", "on": on, "values": param_texts(values)}
 
 
 def missing_params(values: Mapping[str, Any]) -> Write:
