@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import requests
+import httpx
 
 from qwen_core.artifacts import Manifest
 from qwen_core.config import Recipe, dump_recipe
@@ -76,7 +76,7 @@ def tell_reuse(
             client.log_datasets(run_id, found, context)
         for run_id in (ids.run, ids.parent):
             client.update_run(run_id, "FINISHED", int(time.time() * 1000))
-    except (requests.RequestException, KeyError, ValueError) as error:
+    except (httpx.HTTPError, KeyError, ValueError) as error:
         logger.info("MLflow is told by its own client, as it did not take a plain request: %s", error)
         return None
     return ids
