@@ -82,7 +82,7 @@ def work(plan: Plan, started: float) -> str:
         signals.events.emit_all([event] if event else [])
         state = keeper.restore(engine)
         _say(plan, started, "the engine is up, the first step begins")
-        if plan.settings.precision == "bf16" and engine.device.type == "cpu" and not _cpu_computes_bf16():
+        if plan.settings.precision == "bf16" and engine.device.type == "cpu" and not cpu_computes_bf16():
             remedy = f"--set {plan.stage}.precision=fp32"
             _say(plan, started, f"this CPU computes bf16 in software, up to a hundred times slower than fp32: {remedy}")
         diverged = _run(loop, loop.restore(state) if state else 0)
@@ -110,7 +110,7 @@ def _say(plan: Plan, started: float, text: str) -> None:
         print(f"[{plan.stage}] {time.time() - started:.1f} s: {text}", flush=True)
 
 
-def _cpu_computes_bf16() -> bool:
+def cpu_computes_bf16() -> bool:
     """Tell whether torch has instructions for bf16 here: on x86 from AVX-512 on; of other CPUs nobody knows."""
     told = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return told is None or platform.machine() not in ("x86_64", "AMD64") or bool(told())

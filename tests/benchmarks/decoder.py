@@ -7,23 +7,23 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from qwen_core.config import load_recipe
 from qwen_core.model import CausalLM, ModelConfig, initialise
-from tests.benchmarks.measure import compare
+from tests.benchmarks.measure import DTYPE, PRECISION, compare
 
 _SEQUENCES = 8
 
 
 def main() -> None:
-    """Time both in bfloat16 on one thread, as a worker of the demo has it."""
+    """Time both on one thread, as a worker of the demo has it."""
     recipe = load_recipe("demo")
     torch.set_num_threads(recipe.parallel.threads_per_worker)
     figures = recipe.model.model_dump(exclude={"vocab_size", "model_type"}) | {
         "vocab_size": recipe.tokenizer.vocab_size
     }
-    ours = CausalLM(ModelConfig(**figures)).bfloat16()
+    ours = CausalLM(ModelConfig(**figures)).to(DTYPE)
     initialise(ours, seed=1)
     theta = figures.pop("rope_theta")
     config = Qwen3Config(**figures, rope_parameters={"rope_type": "default", "rope_theta": theta})
-    theirs = Qwen3ForCausalLM(config).bfloat16()
+    theirs = Qwen3ForCausalLM(config).to(DTYPE)
     ids = torch.randint(0, recipe.tokenizer.vocab_size, (_SEQUENCES, recipe.pack.max_seq_len))
 
     def step(model: torch.nn.Module, loss: torch.Tensor) -> None:
@@ -32,7 +32,7 @@ def main() -> None:
 
     millions = sum(parameter.numel() for parameter in ours.parameters()) / 1e6
     compare(
-        f"Forward and backward, {millions:.1f}M parameters, bfloat16, one thread",
+        f"Forward and backward, {millions:.1f}M parameters, {PRECISION}, one thread",
         "tokens/s",
         ids.numel(),
         lambda: step(ours, ours(ids, labels=ids)[:, 1:].mean()),

@@ -17,7 +17,7 @@ from qwen_core.model import CausalLM, ModelConfig, initialise
 from qwen_core.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from qwen_core.train.conversations import Conversations
 from tests.benchmarks.corpus import SHARED, is_here, texts
-from tests.benchmarks.measure import timed
+from tests.benchmarks.measure import DTYPE, PRECISION, timed
 
 _FILES = ("alpaca_en_demo.json", "alpaca_zh_demo.json", "gsm8k_train.jsonl.gz")
 _ROW, _PADDED_BATCH, _PASSES = 1024, 8, 12
@@ -32,11 +32,11 @@ def main() -> None:
     recipe = load_recipe("demo")
     table, vocab_size = _conversations()
     figures = recipe.model.model_dump(include=set(ModelConfig.__dataclass_fields__)) | {"vocab_size": vocab_size}
-    model = CausalLM(ModelConfig(**figures)).bfloat16()
+    model = CausalLM(ModelConfig(**figures)).to(DTYPE)
     initialise(model, seed=1)
     random = np.random.default_rng(1)
     rates = {}
-    print(f"Fine-tuning on {table.num_rows:,} conversations, the demo's model, bfloat16, one thread")
+    print(f"Fine-tuning on {table.num_rows:,} conversations, the demo's model, {PRECISION}, one thread")
     for name, rows, size in (
         ("packed", Conversations(table, packed_seq_len=_ROW), 2),
         ("padded", Conversations(table), _PADDED_BATCH),

@@ -1,6 +1,7 @@
 """What the workers of the training benchmark do: the same steps with our engine, and with transformers' model.
 
-Both train a Qwen3 of equal size on the same packed sequences, in bf16 with fp32 master weights, with torch's AdamW.
+Both train a Qwen3 of equal size on the same packed sequences, with torch's AdamW: in bf16 with fp32 master weights, or
+in fp32 where the CPU computes bf16 in software, a hundred times slower.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.parallel.optimisers import Optimisation
 from qwen_core.parallel.zero import Zero, ZeroEngine
 from qwen_core.train.pretrain import packed_batch
+from tests.benchmarks.measure import PRECISION
 
 FIGURES: dict[str, Any] = {
     "vocab_size": 8192,
@@ -86,7 +88,7 @@ def our_engine(options: Mapping[str, Any]) -> ZeroEngine:
         torch._dynamo.config.disable = False
         model.compile_layers()
     optim = Optimisation(name="adamw", learning_rate=1e-3)
-    return ZeroEngine(model, zero=Zero(stage=options["stage"]), precision="bf16", optim=optim, use_gpu=False)
+    return ZeroEngine(model, zero=Zero(stage=options["stage"]), precision=PRECISION, optim=optim, use_gpu=False)
 
 
 def summed(losses: torch.Tensor, _: Batch) -> Objective:
@@ -108,7 +110,7 @@ def _transformers(options: Mapping[str, Any]) -> Callable[[Any], None]:
     config = {
         "train_micro_batch_size_per_gpu": SEQUENCES,
         "gradient_clipping": 1.0,
-        "bf16": {"enabled": True},
+        "bf16": {"enabled": PRECISION == "bf16"},
         "zero_optimization": {"stage": options["stage"], "stage3_param_persistence_threshold": 10_000},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

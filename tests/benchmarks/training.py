@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.benchmarks.measure import PRECISION
 from tests.benchmarks.spread_training import FIGURES, LENGTH, SEQUENCES, work
 from tests.parallel.spread import spread
 
@@ -30,7 +31,7 @@ def main() -> None:
                 best[name] = figures
     print(
         f"Training steps, Qwen3 of {FIGURES['num_hidden_layers']} layers of {FIGURES['hidden_size']}, vocabulary "
-        f"{FIGURES['vocab_size']}, bf16, {SEQUENCES} packed sequences of {LENGTH} tokens a worker"
+        f"{FIGURES['vocab_size']}, {PRECISION}, {SEQUENCES} packed sequences of {LENGTH} tokens a worker"
     )
     for name, figures in best.items():
         ratio = figures["tokens_per_second"] / best[_PEER]["tokens_per_second"]

@@ -106,4 +106,4 @@ def test_smaller_passes_and_a_pipeline_train_alike(home, name):
 def test_a_cpu_without_bf16_is_known(monkeypatch, machine, has_bf16, answer):
     monkeypatch.setattr(worker.platform, "machine", lambda: machine)
     monkeypatch.setattr(worker.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bf16)
-    assert worker._cpu_computes_bf16() is answer
+    assert worker.cpu_computes_bf16() is answer
