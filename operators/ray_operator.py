@@ -295,7 +295,8 @@ class RayJobOperator(BaseOperator):
             self._link_mlflow(context, told)
 
         # Where a worker waits, Airflow's own alarm comes at the deadline, calls on_kill and fails the task.
-        poll = min(self.poll_seconds, 1.0) if self.deferrable else self.poll_seconds
+        # One that is to defer soon asks often: most jobs that it sees the end of take but a few seconds.
+        poll = min(self.poll_seconds, 0.3) if self.deferrable else self.poll_seconds
         patience = Patience(poll, self.unreachable_seconds, deadline if self.deferrable else None)
         self._watch = RayJobWatch(hook, submission_id, self.log, patience, on_mlflow_run=link)
         try:
