@@ -94,7 +94,7 @@ def _judge(context: Context, folder: str, table: pa.Table) -> pa.Table:
         fn_constructor_args=(folder, dtype, parallel.threads_per_worker, parallel.use_gpu),
         batch_size=section.micro_batch_size,
         batch_format="pyarrow",
-        concurrency=actors,
+        compute=ray.data.ActorPoolStrategy(size=actors),
         **resources,
     )
     answers = pa.concat_tables(judged.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by(_ROW)

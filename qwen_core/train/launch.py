@@ -6,17 +6,19 @@ job ─▶ check the plan ─▶ TorchTrainer ─▶ worker x N: task, model, en
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Optimiser
@@ -122,13 +124,28 @@ def train(plan: Plan) -> None:
     for name, value in _RAY_TRAIN.items():
         os.environ.setdefault(name, value)
     try:
-        result = _trainer(plan).fit()
+        with _address_of_ray():
+            result = _trainer(plan).fit()
     except Exception as error:
         raise QwenCoreError(f"{plan.stage} failed: {root_cause(error)}") from error
     # Not in its metrics, which are those of the last checkpoint alone; mypy takes it for the class of Ray Train v1
     astray = result.return_value  # type: ignore[attr-defined]
     if astray:
         raise DivergedError(f"{plan.stage} failed: {astray}")
+
+
+@contextlib.contextmanager
+def _address_of_ray() -> Iterator[None]:
+    """Tell Ray Train's own actors where Ray is: one of them looks around, and fails where it finds another Ray too."""
+    before = os.environ.get("RAY_ADDRESS")
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # Ray 2.60 has no public way
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
 
 
 def _trainer(plan: Plan) -> TorchTrainer:
