@@ -6,19 +6,18 @@ job ─▶ check the plan ─▶ TorchTrainer ─▶ worker x N: task, model, en
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Optimiser
@@ -124,8 +123,7 @@ def train(plan: Plan) -> None:
     for name, value in _RAY_TRAIN.items():
         os.environ.setdefault(name, value)
     try:
-        with _address_of_ray():
-            result = _trainer(plan).fit()
+        result = _trainer(plan).fit()
     except Exception as error:
         raise QwenCoreError(f"{plan.stage} failed: {root_cause(error)}") from error
     # Not in its metrics, which are those of the last checkpoint alone; mypy takes it for the class of Ray Train v1
@@ -134,18 +132,17 @@ def train(plan: Plan) -> None:
         raise DivergedError(f"{plan.stage} failed: {astray}")
 
 
-@contextlib.contextmanager
-def _address_of_ray() -> Iterator[None]:
-    """Tell Ray Train's own actors where Ray is: one of them looks around, and fails where it finds another Ray too."""
-    before = os.environ.get("RAY_ADDRESS")
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")  # Ray 2.60 has no public way
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    try:
-        yield
-    finally:
-        del os.environ["RAY_ADDRESS"]
-        if before is not None:
-            os.environ["RAY_ADDRESS"] = before
+class _Trainer(TorchTrainer):
+    """Ray Train's, whose cleaner it has on a cluster alone: a Ray of one's own ends with its driver.
+
+    Each second the cleaner asks the dashboard, which such a Ray has not, and logs that nothing answers; beside another
+    Ray on the machine it gives up with a traceback. Ray 2.60 has no setting for it.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        found: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # mypy takes it for that of v1
+        is_cluster = "RAY_ADDRESS" in os.environ
+        return [one for one in found if is_cluster or not isinstance(one, PlacementGroupCleanerCallback)]
 
 
 def _trainer(plan: Plan) -> TorchTrainer:
@@ -153,7 +150,7 @@ def _trainer(plan: Plan) -> TorchTrainer:
     parallel, settings = plan.parallel, plan.settings
     backend = "nccl" if parallel.use_gpu else "gloo"
     resources = {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if parallel.use_gpu else {})
-    return TorchTrainer(
+    return _Trainer(
         _work,  # type: ignore[arg-type]
         train_loop_config={"plan": plan, "started": time.time()},
         torch_config=TorchConfig(backend=backend, timeout_s=settings.guards.collective_timeout_seconds),
