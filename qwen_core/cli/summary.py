@@ -153,6 +153,8 @@ def _links(console: Console, platform: Platform, manifests: dict[str, Manifest])
         rows.append(("Model", final.path("model")))
     for title, place in rows:
         console.print(f"{title:9} {place}", highlight=False, soft_wrap=True)
+    if not platform.is_up():
+        console.print("Airflow and MLflow answer after: qwen-core up", highlight=False)
 
 
 def _aliases(platform: Platform, told: dict[str, Any]) -> list[str]:
