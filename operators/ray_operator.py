@@ -107,7 +107,7 @@ class RayJobOperator(BaseOperator):
             entrypoint_label_selector: Labels of the node that it runs on.
             ray_conn_id: Connection of type `ray`.
             deferrable: Whether to wait in the triggerer instead of a worker.
-            poll_seconds: Time between two questions.
+            poll_seconds: Time between two questions; of `quick_seconds`, 0.3 s at most.
             quick_seconds: So long a worker waits before it defers: a stage that is done already, or fails at once,
                 is not scheduled twice.
             unreachable_seconds: Ray may be away for so long before the task fails.
