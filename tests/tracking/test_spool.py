@@ -52,6 +52,8 @@ def test_what_could_not_be_sent_is_sent_by_the_next_attempt_with_its_own_time(se
     log = metric_log(server, tmp_path)
     log.log({"train/loss": 3.0}, 1, seconds=1000.0)
     assert not log.close(0.1) and "wait in" in caplog.text
+    log._thread.join(10)  # with its process it would be gone
+    assert not log._thread.is_alive()
     server.is_away = False
     again = metric_log(server, tmp_path)
     again.log({"train/loss": 3.0}, 1)  # the resumed run repeats the step
