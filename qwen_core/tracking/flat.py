@@ -35,3 +35,17 @@ def param_texts(values: Mapping[str, Any]) -> dict[str, str]:
         Their texts; long ones are cut.
     """
     return {name: str(value)[:_MOST_CHARS] for name, value in values.items()}
+
+
+def news_of(texts: Mapping[str, str], known: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Tell what a run that has params already is still to be told; MLflow never lets a param change.
+
+    Args:
+        texts: Params.
+        known: Those of the run.
+
+    Returns:
+        Params that it lacks, and tags `changed.<name>` for those that differ.
+    """
+    new = {name: text for name, text in texts.items() if name not in known}
+    return new, {f"changed.{name}": text for name, text in texts.items() if known.get(name, text) != text}

@@ -88,6 +88,11 @@ class Opening:
         return asdict(self)
 
 
+def now_ms() -> int:
+    """Read the clock, in milliseconds of Unix time."""
+    return int(time.time() * 1000)
+
+
 def open_run(client: Client, opening: Opening, settle_seconds: float, *, is_late: bool = False) -> Ids:
     """Find a stage's run, or make it, and set it and its parent running.
 

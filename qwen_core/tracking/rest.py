@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 
 _SECONDS = 10.0
-_MOST_PARAMS, _MOST_METRICS = 100, 900  # in one request
+MOST_PARAMS, MOST_METRICS, MOST_TAGS = 100, 900, 100
+"""In one request; the server takes 1,000 together."""
 # Whoever sets one of these expects what MLflow's client makes of it.
 _SPECIAL = ("MLFLOW_TRACKING_", "MLFLOW_WORKSPACE")
 _PLAIN = ("MLFLOW_TRACKING_URI",)
@@ -83,24 +84,23 @@ class RestClient:
         self,
         run_id: str,
         *,
-        params: Mapping[str, str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        tags: Mapping[str, str] | None = None,
-        at_ms: int = 0,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        at_ms: int,
     ) -> None:
-        """Log params, tags, and metrics of step 0, in as few requests as MLflow takes."""
+        """Log params, tags, and metrics of step 0."""
         figures = [
-            {"key": name, "value": _number(value), "timestamp": at_ms, "step": 0}
-            for name, value in (metrics or {}).items()
+            {"key": name, "value": _number(value), "timestamp": at_ms, "step": 0} for name, value in metrics.items()
         ]
-        told = _pairs(params or {})
-        for start in range(0, max(len(told), 1), _MOST_PARAMS):
-            batch: dict[str, Any] = {"params": told[start : start + _MOST_PARAMS]}
-            if start == 0:
-                batch |= {"tags": _pairs(tags or {}), "metrics": figures[:_MOST_METRICS]}
-            self._ask("POST", "runs/log-batch", {"run_id": run_id, **batch})
-        for start in range(_MOST_METRICS, len(figures), _MOST_METRICS):
-            self._ask("POST", "runs/log-batch", {"run_id": run_id, "metrics": figures[start : start + _MOST_METRICS]})
+        kinds = (
+            ("params", _pairs(params), MOST_PARAMS),
+            ("tags", _pairs(tags), MOST_TAGS),
+            ("metrics", figures, MOST_METRICS),
+        )
+        for kind, told, most in kinds:
+            for start in range(0, len(told), most):
+                self._ask("POST", "runs/log-batch", {"run_id": run_id, kind: told[start : start + most]})
 
     def log_datasets(self, run_id: str, found: Iterable[Mapping[str, str]], context: str) -> None:
         """Log datasets as inputs of a run; see `writes.datasets`."""

@@ -6,19 +6,16 @@ run found or made ─▶ params, tag qwen_core.reused, figures, datasets ─▶ 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import httpx
 
 from qwen_core.artifacts import Manifest
 from qwen_core.config import Recipe, dump_recipe
 from qwen_core.tracking.datasets import OUTPUT, SOURCE, dataset_of, source_datasets
-from qwen_core.tracking.flat import flatten, param_texts
+from qwen_core.tracking.flat import flatten, news_of, param_texts
 from qwen_core.tracking.headlines import headline_metrics, headline_params
-from qwen_core.tracking.opening import Ids, Opening, open_run
-from qwen_core.tracking.outbox import outboxes
+from qwen_core.tracking.opening import Ids, Opening, now_ms, open_run
+from qwen_core.tracking.outbox import in_short, outboxes
 from qwen_core.tracking.rest import RestClient, is_plain
 
 logger = logging.getLogger(__name__)
@@ -63,7 +60,7 @@ def tell_reuse(
     """
     if not is_plain(tracking_uri) or any(outboxes(spool_uri)):  # what waits is to be sent first, and in order
         return None
-    now = int(time.time() * 1000)
+    now = now_ms()
     opening = Opening(recipe.name, run_key, manifest.stage, manifest.fingerprint, dump_recipe(recipe), now)
     client = RestClient(tracking_uri)
     try:
@@ -75,9 +72,9 @@ def tell_reuse(
         for run_id, found, context in _datasets(ids, manifest, inputs):
             client.log_datasets(run_id, found, context)
         for run_id in (ids.run, ids.parent):
-            client.update_run(run_id, "FINISHED", int(time.time() * 1000))
-    except (httpx.HTTPError, KeyError, ValueError) as error:
-        logger.info("MLflow is told by its own client, as it did not take a plain request: %s", error)
+            client.update_run(run_id, "FINISHED", now_ms())
+    except Exception as error:  # also of MLflow's client, which stores the recipe: no fault here stops a stage
+        logger.info("MLflow is told by its own client, as it did not take a plain request: %s", in_short(error))
         return None
     return ids
 
@@ -91,10 +88,7 @@ def _log_values(
     at_ms: int,
 ) -> None:
     """Log into a run that an earlier attempt may have logged into: a param never changes, see `writes.params`."""
-    known = client.get_run(run_id).data.params
-    told = param_texts(params)
-    new = {name: text for name, text in told.items() if name not in known}
-    changed = {f"changed.{name}": text for name, text in told.items() if known.get(name, text) != text}
+    new, changed = news_of(param_texts(params), client.get_run(run_id).data.params)
     client.log_values(run_id, params=new, metrics=figures, tags={**tags, **changed}, at_ms=at_ms)
 
 

@@ -25,7 +25,16 @@ from qwen_core.config import Recipe, dump_recipe
 from qwen_core.tracking import writes
 from qwen_core.tracking.datasets import OUTPUT
 from qwen_core.tracking.machine import MachineWatch
-from qwen_core.tracking.opening import FINGERPRINT_TAG, RUN_KEY_TAG, STAGE_TAG, Ids, Opening, open_run, parent_run
+from qwen_core.tracking.opening import (
+    FINGERPRINT_TAG,
+    RUN_KEY_TAG,
+    STAGE_TAG,
+    Ids,
+    Opening,
+    now_ms,
+    open_run,
+    parent_run,
+)
 from qwen_core.tracking.outbox import (
     Outbox,
     Write,
@@ -82,7 +91,7 @@ def begin_stage_run(
     """
     answer_soon()
     spool = spool_uri or default_spool()
-    opening = Opening(recipe.name, run_key, stage, fingerprint, dump_recipe(recipe), writes.now_ms())
+    opening = Opening(recipe.name, run_key, stage, fingerprint, dump_recipe(recipe), now_ms())
     ids = _open_patiently(tracking_uri, opening, spool)
     known = (ids.run, ids.parent, ids.experiment) if ids else ("", "", "")
     run = StageRun(*known, tracking_uri, stage, opening=opening, spool_uri=spool)

@@ -38,15 +38,14 @@ from mlflow.exceptions import MlflowException
 from qwen_core.tracking.journal import Journal
 from qwen_core.tracking.opening import PENDING
 from qwen_core.tracking.outbox import is_final
+from qwen_core.tracking.rest import MOST_METRICS
 
 if TYPE_CHECKING:
     from qwen_core.tracking.runs import StageRun
 
 REWINDS_TAG = "qwen_core.rewinds"
-_MOST_METRICS = 900  # in one request; the server takes 1,000
 _LONGEST_NAME = 250
 _BAD_CHARACTERS = re.compile(r"[^/\w.\- :]")
-"""The id of a run that MLflow does not know yet begins so."""
 _LONGEST_PAUSE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
@@ -210,7 +209,7 @@ class MetricLog:
             self._closing.wait(pause)  # gathers a batch
 
     def _send_all(self) -> None:
-        while lines := self._journal.read(_MOST_METRICS):
+        while lines := self._journal.read(MOST_METRICS):
             self.dropped += self._sender.send(lines.values)
             self._journal.advance(lines)
             if lines.is_rest and not self._closing.is_set():
@@ -312,8 +311,8 @@ class _Sender:
 
     def _log(self, metrics: Sequence[Metric]) -> int:
         refused = 0
-        for start in range(0, len(metrics), _MOST_METRICS):
-            refused += self._log_batch(metrics[start : start + _MOST_METRICS])
+        for start in range(0, len(metrics), MOST_METRICS):
+            refused += self._log_batch(metrics[start : start + MOST_METRICS])
         return refused
 
     def _log_batch(self, metrics: Sequence[Metric]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,12 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
-from qwen_core.tracking.flat import param_texts
+from qwen_core.tracking.flat import news_of, param_texts
 from qwen_core.tracking.leftover import send_points
-from qwen_core.tracking.opening import Ids
+from qwen_core.tracking.opening import Ids, now_ms
 from qwen_core.tracking.outbox import Write
+from qwen_core.tracking.rest import MOST_METRICS, MOST_PARAMS, MOST_TAGS
 from qwen_core.tracking.tables import store_table, table_text
-
-_MOST_PARAMS, _MOST_METRICS, _MOST_TAGS = 100, 900, 100  # in one request
-
-
-def now_ms() -> int:
-    """Read the clock, in milliseconds of Unix time."""
-    return int(time.time() * 1000)
 
 
 def apply(client: MlflowClient, ids: Ids, write: Write) -> None:
@@ -59,16 +52,12 @@ def missing_params(values: Mapping[str, Any]) -> Write:
 
 
 def _params(client: MlflowClient, run_id: str, write: Write) -> None:
-    values = write["values"]
-    known = client.get_run(run_id).data.params
-    new = [Param(name, text) for name, text in values.items() if name not in known]
-    for start in range(0, len(new), _MOST_PARAMS):
-        client.log_batch(run_id, params=new[start : start + _MOST_PARAMS])
-    if write.get("is_partial"):
-        return
-    changed = [RunTag(f"changed.{name}", text) for name, text in values.items() if known.get(name, text) != text]
-    if changed:
-        client.log_batch(run_id, tags=changed[:_MOST_TAGS])
+    told, changed = news_of(write["values"], client.get_run(run_id).data.params)
+    new = [Param(name, text) for name, text in told.items()]
+    for start in range(0, len(new), MOST_PARAMS):
+        client.log_batch(run_id, params=new[start : start + MOST_PARAMS])
+    if changed and not write.get("is_partial"):
+        client.log_batch(run_id, tags=[RunTag(name, text) for name, text in changed.items()][:MOST_TAGS])
 
 
 def metrics(values: Mapping[str, float], step: int = 0, on: str = "run") -> Write:
@@ -79,8 +68,8 @@ def metrics(values: Mapping[str, float], step: int = 0, on: str = "run") -> Writ
 
 def _metrics(client: MlflowClient, run_id: str, write: Write) -> None:
     batch = [Metric(name, value, write["ms"], write["step"]) for name, value in write["values"].items()]
-    for start in range(0, len(batch), _MOST_METRICS):
-        client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
+    for start in range(0, len(batch), MOST_METRICS):
+        client.log_batch(run_id, metrics=batch[start : start + MOST_METRICS])
 
 
 def tags(values: Mapping[str, str], on: str = "run") -> Write:
@@ -90,8 +79,8 @@ def tags(values: Mapping[str, str], on: str = "run") -> Write:
 
 def _tags(client: MlflowClient, run_id: str, write: Write) -> None:
     found = [RunTag(name, value) for name, value in write["values"].items()]
-    for start in range(0, len(found), _MOST_TAGS):
-        client.log_batch(run_id, tags=found[start : start + _MOST_TAGS])
+    for start in range(0, len(found), MOST_TAGS):
+        client.log_batch(run_id, tags=found[start : start + MOST_TAGS])
 
 
 def text(content: str, name: str, on: str = "run") -> Write:

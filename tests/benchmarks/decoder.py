@@ -7,7 +7,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from qwen_core.config import load_recipe
 from qwen_core.model import CausalLM, ModelConfig, initialise
-from tests.benchmarks.measure import DTYPE, PRECISION, compare
+from tests.benchmarks.measure import compare
+from tests.benchmarks.precision import DTYPE, PRECISION
 
 _SEQUENCES = 8
 

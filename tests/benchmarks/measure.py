@@ -6,13 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
-from qwen_core.train.worker import cpu_computes_bf16
-
-PRECISION = "bf16" if cpu_computes_bf16() else "fp32"
-"""Of training: the one that this machine's CPU has instructions for."""
-DTYPE = torch.bfloat16 if PRECISION == "bf16" else torch.float32
 Work = Callable[[], object]
 T = TypeVar("T")
 

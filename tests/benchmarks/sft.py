@@ -17,7 +17,8 @@ from qwen_core.model import CausalLM, ModelConfig, initialise
 from qwen_core.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from qwen_core.train.conversations import Conversations
 from tests.benchmarks.corpus import SHARED, is_here, texts
-from tests.benchmarks.measure import DTYPE, PRECISION, timed
+from tests.benchmarks.measure import timed
+from tests.benchmarks.precision import DTYPE, PRECISION
 
 _FILES = ("alpaca_en_demo.json", "alpaca_zh_demo.json", "gsm8k_train.jsonl.gz")
 _ROW, _PADDED_BATCH, _PASSES = 1024, 8, 12

@@ -20,7 +20,7 @@ from qwen_core.parallel.engine import Batch, Objective
 from qwen_core.parallel.optimisers import Optimisation
 from qwen_core.parallel.zero import Zero, ZeroEngine
 from qwen_core.train.pretrain import packed_batch
-from tests.benchmarks.measure import PRECISION
+from tests.benchmarks.precision import PRECISION
 
 FIGURES: dict[str, Any] = {
     "vocab_size": 8192,

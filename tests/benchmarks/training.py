@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.benchmarks.measure import PRECISION
+from tests.benchmarks.precision import PRECISION
 from tests.benchmarks.spread_training import FIGURES, LENGTH, SEQUENCES, work
 from tests.parallel.spread import spread
 
