@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from qwen_core.artifacts import Outcome, Store
@@ -109,6 +110,17 @@ def test_changed_param_becomes_a_tag_and_what_waits_is_sent_first(server, done):
     assert run.data.params == {"seed": "1"} and run.data.tags["changed.seed"] == "2"
     Outbox(f"{store.root}/spool", ids.run).add({"ids": vars(ids), "opening": None, "write": {"kind": "tags"}})
     assert reuse.tell_reuse(*told, {"seed": 2}, {"rows": 3.0}, f"{store.root}/spool") is None
+
+
+@pytest.mark.slow
+def test_mlflow_that_does_not_take_the_recipe_is_left_to_the_client(server, done, monkeypatch):
+    def away(*_):
+        raise MlflowException("away")
+
+    monkeypatch.setattr("qwen_core.tracking.rest.RestClient.log_text", away)
+    store, recipe = done
+    told = [server.uri, recipe, "away", _ingest(store), {}, {}, {}, f"{store.root}/spool"]
+    assert reuse.tell_reuse(*told) is None
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_WORKSPACE"])
