@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import uuid
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
-from qwen_core.errors import InputError
+from qwen_core.errors import InputError, PlatformError
 
 _AWS = (
     "AWS_ENDPOINT_URL_S3",
@@ -62,6 +63,37 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     except (ValueError, OSError) as fault:
         raise InputError(f"{uri} cannot be opened: {reason_of(fault)}") from fault
     return filesystem, path
+
+
+def check_bytes_come_back(uri: str) -> None:
+    """Write a small file, read it and remove it: a store that keeps other bytes than it was given spoils every artifact.
+
+    Some S3-compatible stores keep the frames of a chunked upload as if they were data: the AWS SDKs of pyarrow and boto3
+    send checksums behind the data unless told otherwise.
+
+    Args:
+        uri: A folder, local or in an object store, whose bucket exists.
+
+    Raises:
+        PlatformError: Other bytes came back, or none; the message says what to set.
+    """
+    filesystem, folder = open_filesystem(uri)
+    sent = b"qwen-core writes this to see whether it comes back. " * 40
+    path = f"{folder}/.probe-{uuid.uuid4().hex}"
+    try:
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(sent)
+        with filesystem.open_input_stream(path) as stream:
+            received = stream.read()
+        filesystem.delete_file(path)
+    except OSError as fault:
+        raise PlatformError(f"{uri} does not take files: {reason_of(fault)}") from fault
+    if received != sent:
+        raise PlatformError(
+            f"{uri} gave back other bytes than it was given ({len(received)} for {len(sent)}): the store seems not to know "
+            "checksums behind the data. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+            "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required (with Docker Compose: S3_CHECKSUMS=when_required in .env)"
+        )
 
 
 def reason_of(fault: Exception) -> str:

@@ -7,13 +7,18 @@ import sys
 
 import pyarrow.fs
 
-from qwen_core.filesystem import open_filesystem
+from qwen_core.errors import PlatformError
+from qwen_core.filesystem import check_bytes_come_back, open_filesystem
 
 filesystem, path = open_filesystem(sys.argv[1])
 bucket = path.split("/")[0]
 if filesystem.get_file_info(bucket).type == pyarrow.fs.FileType.NotFound:
     filesystem.create_dir(bucket)
     print(f"init: made bucket {bucket}")
+try:
+    check_bytes_come_back(sys.argv[1])
+except PlatformError as fault:
+    sys.exit(f"init: {fault}")
 PYTHON
 done
 airflow db check --retry 30 --retry-delay 2  # an external server, or one that is late

@@ -35,7 +35,7 @@ from qwen_core.cli.options import recipe_address, set_option, with_inputs
 from qwen_core.cli.output import held, refuse_own_input
 from qwen_core.config import Recipe, load_recipe
 from qwen_core.errors import ArtifactError, InputError, PlatformError
-from qwen_core.filesystem import open_filesystem, reason_of
+from qwen_core.filesystem import check_bytes_come_back, open_filesystem, reason_of
 from qwen_core.progress import listening
 
 STAGES = ("ingest", "classifiers", "filter", "dedup")
@@ -161,6 +161,8 @@ def _no_ray(address: str, fault: Exception) -> PlatformError:
 def _make(recipe: Recipe, place: str, console: Console) -> dict[str, Any]:
     """Run the stages, lay out their result, and tell of it."""
     store, started = store_of(place), time.monotonic()
+    if "://" in place:
+        check_bytes_come_back(place)
     with tempfile.TemporaryDirectory() as folder:
         manifests = _run(recipe, store, folder, console)
         _publish(store, manifests["dedup"], place)

@@ -3,14 +3,16 @@
 import gzip
 import json
 
+import fsspec.implementations.memory
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
 from qwen_core.config import load_recipe
 from qwen_core.data.read import Fields, Report, read_batches
-from qwen_core.errors import InputError
-from qwen_core.filesystem import open_filesystem
+from qwen_core.errors import InputError, PlatformError
+from qwen_core.filesystem import check_bytes_come_back, open_filesystem
 from qwen_core.jobs.listing import list_files
 from qwen_core.jobs.sources import document_sources
 
@@ -94,3 +96,27 @@ def test_server_that_does_not_answer_is_a_clear_error(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be reached: check AWS_ENDPOINT_URL"):
         list_files(bucket)
+
+
+def test_store_that_gives_the_bytes_back_is_left_as_it_was(bucket):
+    check_bytes_come_back(bucket)
+    assert not [file.path for file in list_files(bucket).files if "probe" in file.path]
+
+
+def test_store_that_is_missing_or_keeps_other_bytes_is_told_with_the_remedy(object_store, monkeypatch):
+    with pytest.raises(PlatformError, match="does not take files: no such bucket"):
+        check_bytes_come_back("s3://nowhere/artifacts")
+
+    class Frames(fsspec.implementations.memory.MemoryFileSystem):
+        """Keeps the frames of a chunked upload as data."""
+
+        def _open(self, path, mode="rb", **options):
+            opened = super()._open(path, mode, **options)
+            if mode == "wb":
+                opened.write(b"820\r\n")
+            return opened
+
+    frames = pafs.PyFileSystem(pafs.FSSpecHandler(Frames()))
+    monkeypatch.setattr("qwen_core.filesystem.open_filesystem", lambda uri: (frames, "/store"))
+    with pytest.raises(PlatformError, match=r"other bytes .* \(2085 for 2080\).*S3_CHECKSUMS=when_required"):
+        check_bytes_come_back("s3://old/store")
