@@ -25,6 +25,7 @@ from operators.ray_hook import RayHook
 from operators.ray_job import LOST, RayJobRequest, RayTokenError
 from operators.ray_operator import RayJobOperator
 from operators.ray_trigger import RayJobTrigger
+from tests.operators.tls_front import tls_front, write_certificates
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 TOKEN = "token-of-the-test-" + "x" * 32
@@ -158,6 +159,26 @@ def test_token_is_asked_for_and_a_wrong_one_refused(head, connection):
         with pytest.raises(RayTokenError, match="field Token"):
             RayHook(tries=1).status("j")
         assert not RayHook(tries=1).test_connection()[0]
+
+
+async def test_tls_with_an_authority_and_a_client_certificate_of_ones_own(head, connection, shown, xcom, tmp_path):
+    write_certificates(tmp_path)
+    with tls_front(tmp_path, head.port) as port:
+
+        def use(**extra):
+            connection(host="127.0.0.1", port=port, password=TOKEN, extra={"tls": True} | extra)
+
+        own = {"ca_file": str(tmp_path / "ca.pem"), "client_cert": str(tmp_path / "client.pem")}
+        use(**own)
+        assert RayHook(tries=1).test_connection()[0]
+        RayHook().submit(RayJobRequest("for i in 1 2 3; do echo by tls $i; sleep 0.4; done"), "tls")
+        event = await _event(_trigger("tls"))
+        assert event["state"] == "SUCCEEDED" and [line for line in shown if "by tls" in line][-1] == "by tls 3"
+        # A server of TLS 1.3 that misses a client's certificate just hangs up.
+        for given, expected in (("client_cert", "field CA file"), ("ca_file", "TLS right?")):
+            use(**{given: own[given]})
+            found, told = await asyncio.to_thread(RayHook(tries=1).test_connection)
+            assert not found and expected in told, told
 
 
 async def test_restarted_trigger_repeats_nothing_and_loses_nothing(head, shown, xcom):
