@@ -66,10 +66,10 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def check_bytes_come_back(uri: str) -> None:
-    """Write a small file, read it and remove it: a store that keeps other bytes than it was given spoils every artifact.
+    """Write a small file, read it and remove it: a store that keeps other bytes than it is given spoils every artifact.
 
-    Some S3-compatible stores keep the frames of a chunked upload as if they were data: the AWS SDKs of pyarrow and boto3
-    send checksums behind the data unless told otherwise.
+    Some S3-compatible stores keep the frames of a chunked upload as if they were data: the AWS SDKs of pyarrow and
+    boto3 send checksums behind the data unless told otherwise.
 
     Args:
         uri: A folder, local or in an object store, whose bucket exists.
@@ -90,8 +90,8 @@ def check_bytes_come_back(uri: str) -> None:
         raise PlatformError(f"{uri} does not take files: {reason_of(fault)}") from fault
     if received != sent:
         raise PlatformError(
-            f"{uri} gave back other bytes than it was given ({len(received)} for {len(sent)}): the store seems not to know "
-            "checksums behind the data. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+            f"{uri} gave back other bytes than it was given ({len(received)} for {len(sent)}): the store seems not to "
+            "know checksums behind the data. Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
             "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required (with Docker Compose: S3_CHECKSUMS=when_required in .env)"
         )
 
