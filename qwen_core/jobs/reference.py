@@ -68,10 +68,12 @@ def judged_pairs(context: Context, model: Manifest, data: Manifest) -> dict[str,
     """
     home = f"{context.attempt.state_uri}/reference"
     if context.store.read(f"{home}/done") is None:
-        for number, split in enumerate(_SPLITS):
-            table = read_table(local_copy(data.path(f"{split}.arrow")))
-            write_arrow(_judge(context, model.path("model"), table), f"{home}/{split}.arrow")
-            context.progress(number + 1, len(_SPLITS), "judged_splits", pairs=table.num_rows)
+        tables = {split: read_table(local_copy(data.path(f"{split}.arrow"))) for split in _SPLITS}
+        # One pass over all: actors that load torch and a model take longer to start than a small split takes
+        judged, start = _judge(context, model.path("model"), pa.concat_tables(tables.values())), 0
+        for split, table in tables.items():
+            write_arrow(judged.slice(start, table.num_rows), f"{home}/{split}.arrow")
+            start += table.num_rows
         context.store.write(f"{home}/done", "")  # what lacks it was left by a killed attempt
     return {split: f"{home}/{split}.arrow" for split in _SPLITS}
 
@@ -97,7 +99,12 @@ def _judge(context: Context, folder: str, table: pa.Table) -> pa.Table:
         compute=ray.data.ActorPoolStrategy(size=actors),
         **resources,
     )
-    answers = pa.concat_tables(judged.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by(_ROW)
+    pieces, done = [], 0
+    for piece in judged.iter_batches(batch_size=None, batch_format="pyarrow"):
+        pieces.append(piece)
+        done += piece.num_rows
+        context.progress(done, table.num_rows, "judged_pairs")
+    answers = pa.concat_tables(pieces).sort_by(_ROW)
     for side in SIDES:
         name = f"reference_{side}"
         table = table.append_column(name, answers[name])

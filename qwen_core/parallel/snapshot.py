@@ -14,6 +14,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,15 @@ class Copies:
         self._next = 0
 
     def of(self, value: Any) -> Any:
-        """Copy all tensors inside nested mappings and lists to the CPU, and leave the rest as it is."""
+        """Copy all tensors inside nested mappings and lists to the CPU, and leave the rest as it is.
+
+        A member of an enumeration becomes its value, to which it is equal: before Python 3.11.4 its pickle calls
+        `getattr`, and no loader that runs no code takes that.
+        """
         if isinstance(value, Tensor):
             return self._tensor(value.detach())
+        if isinstance(value, Enum):
+            return value.value
         if isinstance(value, dict):
             copied = copy.copy(value)  # whatever kind of mapping it is
             copied.update((key, self.of(item)) for key, item in value.items())

@@ -5,8 +5,6 @@ import hashlib
 import hmac
 import json
 import logging
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +18,7 @@ from operators.alert_text import facts_of, text_of, title_of
 from operators.notifiers import MailNotifier, WebhookNotifier, alert_notifiers
 from qwen_core.errors import PlatformError
 from qwen_core.webhooks import refusal_of, request_of, shape_of
+from tests.chat_room import chat_room
 
 TASK = {
     "ti": SimpleNamespace(dag_id="d", run_id="r", task_id="pack", try_number=2, state="failed", log_url="http://log"),
@@ -31,30 +30,11 @@ DEADLINE = {"dag_run": {"dag_id": "d", "dag_run_id": "r"}, "deadline": {"id": "1
 
 @pytest.fixture
 def room(monkeypatch):
-    """What a chat room got; `answers` are given in turn, 200 afterwards."""
-    room = SimpleNamespace(got=[], answers=[])
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            room.got.append((self.path, body))
-            code, text = room.answers.pop(0) if room.answers else (200, "ok")
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    room.url = f"http://127.0.0.1:{server.server_port}/hook/very-secret?key=1"
-    monkeypatch.setenv("QWEN_CORE_ALERT_WEBHOOK", room.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("operators.notifiers._BACKOFF_SECONDS", 0.0)
-    yield room
-    server.shutdown()
-    server.server_close()
+    with chat_room() as room:
+        monkeypatch.setenv("QWEN_CORE_ALERT_WEBHOOK", room.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr("operators.notifiers._BACKOFF_SECONDS", 0.0)
+        yield room
 
 
 def test_failed_task_is_told_with_its_last_words_and_its_log(room):

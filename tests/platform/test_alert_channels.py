@@ -3,12 +3,11 @@
 import email
 import email.policy
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from aiosmtpd.controller import Controller
 
+from tests.chat_room import chat_room
 from tests.platform.platforms import TINY, Airflow, free_ports, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -18,24 +17,8 @@ TO, FROM = "oncall@example.org", "qwen@example.org"
 
 @pytest.fixture
 def room():
-    """A chat room's incoming webhook; yields its address and the texts that it got."""
-    texts = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"ok")
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook/very-secret", texts
-    server.shutdown()
-    server.server_close()
+    with chat_room() as room:
+        yield room
 
 
 @pytest.fixture
@@ -57,7 +40,7 @@ def mailbox():
 @pytest.fixture
 def airflow(room, mailbox, platforms, monkeypatch):
     """An Airflow whose deployment has both channels, and gives `corpus` a few seconds."""
-    monkeypatch.setenv("QWEN_CORE_ALERT_WEBHOOK", room[0])
+    monkeypatch.setenv("QWEN_CORE_ALERT_WEBHOOK", room.url)
     monkeypatch.setenv("QWEN_CORE_ALERT_EMAIL", TO)
     monkeypatch.setenv("QWEN_CORE_DEADLINE_MINUTES", "corpus=0.2")
     airflow = Airflow(platforms.get(None, is_fresh=True))
@@ -69,11 +52,11 @@ def airflow(room, mailbox, platforms, monkeypatch):
 
 
 def test_failed_task_and_missed_deadline_reach_chat_room_and_mailbox(airflow, room, mailbox):
-    (_, texts), (_, mails) = room, mailbox
+    _, mails = mailbox
 
     def told(word, run_id):
         bodies = [(mail["subject"], mail.get_body(("html",)).get_content(), mail) for mail in mails]
-        in_room = [text for text in texts if word in text and run_id in text]
+        in_room = [body["text"] for _, body in room.got if word in body["text"] and run_id in body["text"]]
         in_mail = [(subject, mail) for subject, body, mail in bodies if word in body and run_id in body]
         return in_room and in_mail and (in_room, in_mail)
 
@@ -90,4 +73,4 @@ def test_failed_task_and_missed_deadline_reach_chat_room_and_mailbox(airflow, ro
     assert airflow.client.dag_run("corpus", late)["state"] == "running"  # it goes on
     airflow.ask("PATCH", f"/dags/corpus/dagRuns/{late}", json={"state": "failed"})
     assert len(in_room) == len(in_mail) == 1
-    assert "very-secret" not in "".join(texts)
+    assert "very-secret" not in str([body for _, body in room.got])
