@@ -179,6 +179,20 @@ def local_copy(uri: str) -> str:
     return str(target)
 
 
+def split_files(manifest: Manifest, split: str) -> list[str]:
+    """List the Arrow files of a split, on this machine.
+
+    Args:
+        manifest: Of a stage with splits.
+        split: `train` or `validation`.
+
+    Returns:
+        Local paths, sorted.
+    """
+    names = sorted(name for name in manifest.files if name.startswith(f"{split}/") and name.endswith(".arrow"))
+    return [local_copy(manifest.path(name)) for name in names]
+
+
 def upload(folder: str, uri: str) -> None:
     """Copy a local folder's content to a place in a store.
 

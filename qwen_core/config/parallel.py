@@ -22,6 +22,12 @@ class Parallel(Section):
     use_gpu: bool = Field(False, description="One GPU for each worker.")
     cpus_per_worker: float = Field(1.0, gt=0, description="Ray's share for each.")
     threads_per_worker: Count = Field(1, description="torch's threads in each.")
+    wait_for_nodes_seconds: float = Field(
+        300,
+        ge=0,
+        description="How long a stage waits for a cluster that lacks what its workers need: nodes that start again or "
+        "that an autoscaler adds. A Ray of one machine is not waited for.",
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(
         3,
         description="DeepSpeed: 1 spreads optimizer state, 2 gradients, 3 weights; at most 1 with tensor or pipeline.",

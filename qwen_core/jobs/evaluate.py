@@ -14,32 +14,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-import torch
 
-from qwen_core.artifacts import Manifest, Outcome, local_copy
-from qwen_core.chat import ChatModel
-from qwen_core.data.packed import PackedSequences
+from qwen_core.artifacts import Manifest, Outcome
 from qwen_core.jobs.champion import Measure, figures_of, sets_of
 from qwen_core.jobs.context import Context, connect_ray
 from qwen_core.jobs.found import find_model
 from qwen_core.jobs.gate import BITS
-from qwen_core.jobs.harness import run_tasks
-from qwen_core.jobs.heldout import pack_heldout, read_heldout
-from qwen_core.jobs.training import split_files
+from qwen_core.jobs.measuring import Replies, measure, measure_again, run_harness
 from qwen_core.model import Sampling
-from qwen_core.tokenizer import load_tokenizer
 from qwen_core.tracking.folder import FolderRun
 from qwen_core.tracking.registry import find_champion
-from qwen_core.train.dpo import pair_logprobs, preference_accuracy
-from qwen_core.train.pretrain import bits_per_byte
-from qwen_core.train.sft import answer_loss, read_table
-from qwen_core.train.task import Alone
 
 _LOG = logging.getLogger(__name__)
 _MODELS = ("pretrain", "sft", "dpo")
-_BATCH = 8
-
-Replies = list[dict[str, str]]
 
 
 def run(context: Context) -> Outcome:
@@ -59,9 +46,9 @@ def run(context: Context) -> Outcome:
     waiting: dict[Any, str] = {}
     for name in _MODELS:
         folder = context.inputs[name].path("model")
-        waiting[ray.remote(**options)(_measure).remote(folder, data, settings, name == "dpo")] = name
+        waiting[ray.remote(**options)(measure).remote(folder, data, settings, name == "dpo")] = name
         if settings["tasks"]["names"] and name in settings["tasks"]["models"]:
-            waiting[ray.remote(**options)(_tasks).remote(folder, settings["tasks"], context.recipe.seed)] = name
+            waiting[ray.remote(**options)(run_harness).remote(folder, settings["tasks"], context.recipe.seed)] = name
     metrics, samples = _gather(context, waiting)
     sets = sets_of(context.inputs, context.store)
     _measure_champion(context, sets)
@@ -83,12 +70,12 @@ def champion_measure(context: Context, made: Mapping[str, Manifest]) -> Measure:
         To be called with a model's folder, or its name in MLflow's registry.
     """
 
-    def measure(named: str) -> dict[str, float]:
+    def measured(named: str) -> dict[str, float]:
         connect_ray()
         folder = find_model(named, context.store, context.mlflow_run.tracking_uri).uri
-        return ray.get(ray.remote(**_resources(context))(_measure_again).remote(folder, _data(made)))
+        return ray.get(ray.remote(**_resources(context))(measure_again).remote(folder, _data(made)))
 
-    return measure
+    return measured
 
 
 def _measure_champion(context: Context, sets: dict[str, str]) -> None:
@@ -134,55 +121,3 @@ def _gather(context: Context, waiting: dict[Any, str]) -> tuple[dict[str, float]
         samples += replies
         context.progress(total - len(pending), total, "measurements")
     return metrics, samples
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _tasks(folder: str, settings: dict[str, Any], seed: int) -> tuple[dict[str, float], Replies]:
-    """Run the harness's tasks on one model."""
-    return run_tasks(local_copy(folder), settings, _device(), seed), []
-
-
-def _measure(
-    folder: str, data: dict[str, Any], settings: dict[str, Any], speaks: bool
-) -> tuple[dict[str, float], Replies]:
-    """Measure one model, and let it speak if it is the aligned one."""
-    chat = ChatModel(local_copy(folder), _device())
-    model = Alone(chat.model, _device())
-    figures = _bits(model, PackedSequences(split_files(data["packed"], "validation"))) | _aligned(model, data)
-    replies = []
-    for name, prompt in settings["prompts"].items() if speaks else ():
-        asked = [{"role": "user", "content": prompt}]
-        reply = chat.reply(asked, settings["max_new_tokens"], settings["sampling"])
-        replies.append({"name": name, "prompt": prompt, "reply": reply})
-    return figures, replies
-
-
-def _measure_again(folder: str, data: dict[str, Any]) -> dict[str, float]:
-    """Measure a champion; with another tokenizer on the same texts, and on nothing that is kept as tokens."""
-    chat = ChatModel(local_copy(folder), _device())
-    model = Alone(chat.model, _device())
-    packed = PackedSequences(split_files(data["packed"], "validation"))
-    if chat.tokenizer.tokens() == load_tokenizer(local_copy(data["tokenizer"])).tokens():
-        return _bits(model, packed) | _aligned(model, data)
-    texts = read_heldout(data["packed"])
-    if texts is None:
-        return {}
-    table = pack_heldout(texts, chat.tokenizer, data["packed"].details["max_seq_len"])
-    return _bits(model, PackedSequences.of(table))
-
-
-def _bits(model: Alone, sequences: PackedSequences) -> dict[str, float]:
-    measured = bits_per_byte(model, sequences, _BATCH)
-    return {name: value for name, value in measured.items() if name.startswith("bits_per_byte")}
-
-
-def _aligned(model: Alone, data: dict[str, Any]) -> dict[str, float]:
-    """Measure on conversations and pairs, which are kept as tokens."""
-    pairs = read_table(local_copy(data["preference"]))
-    return {
-        "answer_loss": answer_loss(model, read_table(local_copy(data["instruct"])), _BATCH)["loss"],
-        "preference_accuracy": preference_accuracy(*pair_logprobs(model, pairs, _BATCH)),
-    }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qwen_core.artifacts import Manifest, Store
 from qwen_core.errors import ArtifactError
-from qwen_core.tracking.registry import Registered
+
+if TYPE_CHECKING:  # it loads MLflow, which Ray's workers need not
+    from qwen_core.tracking.registry import Registered
 
 HELDOUT_FILE = "heldout.parquet"
 """Texts of the held-out documents, in an artifact of `pack`."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
-from qwen_core.artifacts import Outcome, local_copy
+from qwen_core.artifacts import Outcome, local_copy, split_files
 from qwen_core.config.model import Model
 from qwen_core.config.training import Pretrain
 from qwen_core.errors import InputError, RecipeError
 from qwen_core.jobs.context import Context
 from qwen_core.jobs.folders import check_ids, check_positions, check_same_tokenizer, check_tokenizer, open_folder
 from qwen_core.jobs.found import find_model
-from qwen_core.jobs.training import Start, run_training, split_files, start_from
+from qwen_core.jobs.training import Start, run_training, start_from
 from qwen_core.model import CausalLM, ModelConfig
 from qwen_core.tokenizer import load_tokenizer
 from qwen_core.train.conversations import read_table

@@ -209,17 +209,3 @@ def start_of(model: Manifest, data: Manifest, section: str) -> Start:
     longest = data.details.get("max_tokens", 0)
     check_positions(folder.config, longest, told, f"Lower {section}.max_seq_len, so that longer ones are dropped")
     return start_from(folder, uri)
-
-
-def split_files(manifest: Manifest, split: str) -> list[str]:
-    """List the Arrow files of a split, on this machine.
-
-    Args:
-        manifest: Of a stage with splits.
-        split: `train` or `validation`.
-
-    Returns:
-        Local paths, sorted.
-    """
-    names = sorted(name for name in manifest.files if name.startswith(f"{split}/") and name.endswith(".arrow"))
-    return [local_copy(manifest.path(name)) for name in names]

@@ -65,6 +65,7 @@ def environment(home: Home, settings: Settings) -> dict[str, Any]:
         "MPLCONFIGDIR": str(home.folder("cache/matplotlib")),
         "TORCH_EXTENSIONS_DIR": str(home.folder("cache/torch_extensions")),
         "TRITON_CACHE_DIR": str(home.folder("cache/triton")),
+        "QWEN_CORE_ONE_MACHINE": "1",  # no nodes to wait for: qwen_core/train/nodes.py
         "QWEN_CORE_STORE": str(home.folder("artifacts")),
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{settings.mlflow_port}",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -6,11 +6,13 @@ job ─▶ check the plan ─▶ TorchTrainer ─▶ worker x N: task, model, en
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,8 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from qwen_core.config.parallel import Parallel
 from qwen_core.config.training import Optimiser
 from qwen_core.errors import DivergedError, QwenCoreError, RecipeError
-from qwen_core.parallel.plan import Cluster, Spread, Work, check
+from qwen_core.parallel.plan import Spread, Work, check
+from qwen_core.train.nodes import await_nodes
 
 if TYPE_CHECKING:
     from qwen_core.model import CausalLM
@@ -94,7 +97,7 @@ def check_plan(plan: Plan) -> None:
     Raises:
         RecipeError: A rule is broken; with the values, and the nearest plan that breaks none.
     """
-    settings, parallel, have = plan.settings, plan.parallel, ray.cluster_resources()
+    settings, parallel = plan.settings, plan.parallel
     if settings.precision == "fp16" and not parallel.use_gpu:
         raise RecipeError(
             f"{plan.stage}.precision is fp16, which needs a GPU: on a CPU take bf16 (the same memory and speed, no "
@@ -103,7 +106,13 @@ def check_plan(plan: Plan) -> None:
     spread = Spread(**{one.name: getattr(parallel, one.name) for one in dataclasses.fields(Spread)})
     names = ("micro_batch_size", "global_batch_size", "batch_ramp_start", "optimizer", "compile")
     work = Work(plan.stage, **{name: getattr(settings, name) for name in names}, has_adapters=bool(plan.adapters))
-    check(plan.make_model().config, spread, work, Cluster(have.get("CPU", 0), have.get("GPU", 0)))
+    config = plan.make_model().config
+    timeout_seconds = parallel.wait_for_nodes_seconds
+    try:
+        check(config, spread, work)
+    except RecipeError:  # told at once, with what the cluster lacks now: no node mends it
+        timeout_seconds = 0
+    check(config, spread, work, await_nodes(plan.stage, _bundle(parallel), parallel.num_workers, timeout_seconds))
 
 
 def train(plan: Plan) -> None:
@@ -149,13 +158,12 @@ def _trainer(plan: Plan) -> TorchTrainer:
     """Describe the workers to Ray Train."""
     parallel, settings = plan.parallel, plan.settings
     backend = "nccl" if parallel.use_gpu else "gloo"
-    resources = {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if parallel.use_gpu else {})
     return _Trainer(
         _work,  # type: ignore[arg-type]
         train_loop_config={"plan": plan, "started": time.time()},
         torch_config=TorchConfig(backend=backend, timeout_s=settings.guards.collective_timeout_seconds),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=parallel.num_workers, use_gpu=parallel.use_gpu, resources_per_worker=resources
+            num_workers=parallel.num_workers, use_gpu=parallel.use_gpu, resources_per_worker=_bundle(parallel)
         ),
         run_config=ray.train.RunConfig(
             # A name of its own for each start: a run resumes from its own checkpoints, not from Ray's list of them,
@@ -166,6 +174,11 @@ def _trainer(plan: Plan) -> TorchTrainer:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
+
+
+def _bundle(parallel: Parallel) -> dict[str, float]:
+    """What each worker takes of the cluster."""
+    return {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if parallel.use_gpu else {})
 
 
 def root_cause(error: BaseException) -> str:
@@ -192,10 +205,24 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
+@contextlib.contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Let a package that is not loaded yet seem not to be installed."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def _work(config: dict[str, Any]) -> str:
     """What each worker does; what only workers need is imported there, for it takes seconds."""
     if not config["plan"].parallel.use_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when DeepSpeed is imported
-    from qwen_core.train.worker import work
+    with _hidden("mlflow"):  # DeepSpeed 0.19.8 would load it for its autotuner: three seconds and 130 MB
+        from qwen_core.train.worker import work
 
     return work(config["plan"], config["started"])

@@ -7,9 +7,9 @@ import pytest
 
 from qwen_core.data.heldout import SCHEMA
 from qwen_core.jobs.corpus import write_arrow
-from qwen_core.jobs.evaluate import _measure_again
 from qwen_core.jobs.heldout import pack_heldout
 from qwen_core.jobs.lineage import HELDOUT_FILE
+from qwen_core.jobs.measuring import measure_again
 from qwen_core.jobs.parts import write_tables
 from qwen_core.tokenizer import load_tokenizer, save_tokenizer
 from tests.jobs.models import LINES, model_folder, tokenizer_of
@@ -49,15 +49,15 @@ def data(tmp_path):
 
 def test_a_champion_of_the_same_tokenizer_is_measured_on_everything(tmp_path, data):
     model_folder(tmp_path / "champion")
-    figures = _measure_again(str(tmp_path / "champion"), data)
+    figures = measure_again(str(tmp_path / "champion"), data)
     assert {"bits_per_byte", "bits_per_byte/language/en", "answer_loss", "preference_accuracy"} <= set(figures)
 
 
 def test_a_champion_of_another_tokenizer_is_measured_on_the_same_texts_alone(tmp_path, data):
     model_folder(tmp_path / "same")
     model_folder(tmp_path / "champion", tokenizer_of(300))
-    same, other = (_measure_again(str(tmp_path / name), data) for name in ("same", "champion"))
+    same, other = (measure_again(str(tmp_path / name), data) for name in ("same", "champion"))
     assert "answer_loss" not in other and "preference_accuracy" not in other
     assert other["bits_per_byte"] > same["bits_per_byte"]  # untrained, and more tokens for a byte
     del data["packed"].files[HELDOUT_FILE]  # of before texts were kept: nothing can be compared
-    assert _measure_again(str(tmp_path / "champion"), data) == {}
+    assert measure_again(str(tmp_path / "champion"), data) == {}
