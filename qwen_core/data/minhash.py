@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 
 from qwen_core.data.characters import SIGN, UInt64s, mix
 from qwen_core.data.index import BASE, BATCH_CHARS, Index, Ints, batches, pieces, run_hashes, run_sums, running_sums
@@ -200,6 +199,8 @@ def _signature(hashes: UInt64s, shingle_words: int, num_perm: int, seed: int) ->
 @functools.lru_cache(maxsize=8)
 def _permutations(num_perm: int, seed: int) -> tuple[UInt32s, UInt32s]:
     """Take datasketch's factors and addends, [num_perm, 1] each."""
+    from datasketch import MinHash  # not sooner: it loads SciPy's integration, a second that few workers need
+
     factors, addends = MinHash(num_perm=num_perm, seed=seed, scheme="affine32").permutations
     return factors[:, None], addends[:, None]
 
