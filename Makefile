@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-bench demo test test-fast test-endurance lint check bench clean env compose-up compose-demo compose-down
 BIN := .venv/bin
+# What starts Ray or a platform goes to one process, in the order of tests/conftest.py; the rest to the others.
+PYTEST_SPREAD := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,13 +18,13 @@ demo: setup ## Start the platform, run every stage on the embedded data, end wit
 	@$(BIN)/qwen-core run --recipe demo
 
 test: setup-dev ## All tests: the whole path on a local Ray, and through a real Airflow (minutes)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PYTEST_SPREAD)
 
 test-endurance: setup-dev ## Kills of every service, a month of retrainings, many jobs at once (an hour on two cores)
 	@$(BIN)/python -m pytest -m endurance
 
 test-fast: setup-dev ## The tests that need no service (two minutes on two cores)
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest $(PYTEST_SPREAD) -m "not slow"
 
 lint: setup-dev ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -8,10 +8,14 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one has all that starts Ray or a platform, and no module is torn apart."""
+    """Of several processes one has all that starts Ray or a platform, from the start; no module is torn apart."""
     for item in items:
-        is_heavy = any(item.get_closest_marker(name) for name in ("ray", "integration"))
-        item.add_marker(pytest.mark.xdist_group("ray" if is_heavy else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("ray" if _is_heavy(item) else str(item.path)))
+    items.sort(key=lambda item: not _is_heavy(item))
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("ray", "integration"))
 
 
 @pytest.fixture
