@@ -32,7 +32,12 @@ case "$kind" in
   torch)
     version=$(sed -n 's/^torch==\([^ #]*\).*/\1/p' constraints.txt)
     case "$1" in
-      cuda) uv pip install --quiet "torch==$version" ;;
+      cuda)
+        uv pip install --quiet "torch==$version"
+        /opt/venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || {
+          echo "install: this torch has no CUDA: is a CPU build of it in infra/docker/wheels/?" >&2
+          exit 1
+        } ;;
       cpu)  uv pip install --quiet "torch==$version+cpu" 2>/dev/null \
             || uv pip install --quiet --torch-backend cpu "torch==$version" ;;
       *)    echo "install: TORCH=$1 is not known: use cpu or cuda" >&2; exit 1 ;;
