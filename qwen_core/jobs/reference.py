@@ -7,6 +7,7 @@ The result lies with the stage's state, whose folder's name covers model and dat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -99,8 +100,9 @@ def _judge(context: Context, folder: str, table: pa.Table) -> pa.Table:
         compute=ray.data.ActorPoolStrategy(size=actors),
         **resources,
     )
+    answered: Iterable[Any] = judged.iter_batches(batch_size=None, batch_format="pyarrow")  # tables
     pieces, done = [], 0
-    for piece in judged.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for piece in answered:
         pieces.append(piece)
         done += piece.num_rows
         context.progress(done, table.num_rows, "judged_pairs")
