@@ -211,10 +211,7 @@ def test_stop_takes_the_driver_its_actors_and_their_children_within_15_seconds(h
 async def test_stop_of_a_job_that_has_not_begun_is_not_forgotten(head, shown):
     await asyncio.to_thread(RayHook().submit, RayJobRequest("sleep 600"), "fresh")
     await _trigger("fresh").on_kill()
-    until = time.monotonic() + 60  # a busy machine takes longer than the trigger waits
-    while (state := RayHook().status("fresh").state) != "STOPPED":
-        assert time.monotonic() < until, state
-        await asyncio.sleep(0.3)
+    assert RayHook().status("fresh").state == "STOPPED"
 
 
 async def test_job_of_a_head_that_died_is_lost_and_submitted_anew(head, context, shown, xcom):
