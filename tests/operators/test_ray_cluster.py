@@ -5,9 +5,11 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,11 +69,13 @@ class Head:
         ]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment = kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-        with (Path(self._folder) / "head.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        log = Path(self._folder) / "head.log"
+        with log.open("ab") as printed:
+            self._process = subprocess.Popen(command, stdout=printed, stderr=printed, env=environment)
         until = time.monotonic() + 120
         while not RayHook(tries=1).test_connection()[0]:
-            assert time.monotonic() < until and self._process.poll() is None, "the Ray head did not start"
+            ended = self._process.poll() is not None or time.monotonic() > until
+            assert not ended, f"the Ray head did not start:\n{log.read_text()[-2000:]}"
             time.sleep(0.3)
 
     def kill(self):
@@ -84,14 +88,16 @@ class Head:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory):
+def head():
     before = os.environ.get("AIRFLOW_CONN_RAY_DEFAULT")
-    head = Head(tmp_path_factory.mktemp("r"))
+    folder = tempfile.mkdtemp(prefix="r")  # short: names of Ray's sockets below it end at 107 characters
+    head = Head(folder)
     connection = {"conn_type": "ray", "host": "127.0.0.1", "port": head.port, "password": TOKEN}
     os.environ["AIRFLOW_CONN_RAY_DEFAULT"] = json.dumps(connection)
     head.start()
     yield head
     head.kill()
+    shutil.rmtree(folder, ignore_errors=True)
     os.environ.pop("AIRFLOW_CONN_RAY_DEFAULT") if before is None else os.environ.update(AIRFLOW_CONN_RAY_DEFAULT=before)
 
 
