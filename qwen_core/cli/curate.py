@@ -218,14 +218,16 @@ def _keep_report(manifest: Manifest, folder: str, is_reused: bool) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Show the board alone, not the lines that jobs print for logs; end a Ray that was started here."""
+    """Show the board alone, not the lines that jobs print for logs; end, or leave, a Ray that was begun here."""
+    was_connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
         import ray
 
-        ray.shutdown()
+        if not was_connected:
+            ray.shutdown()
 
 
 def _publish(store: Store, manifest: Manifest, place: str) -> None:

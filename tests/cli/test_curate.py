@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import qwen_core.demo
 from qwen_core.cli import main
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_address")]
 BUNDLED = Path(qwen_core.demo.__file__).parent
 
 
@@ -63,7 +63,7 @@ def _digest(output):
 
 
 @pytest.fixture(scope="module")
-def whole(inputs, tmp_path_factory):
+def whole(inputs, tmp_path_factory, ray_address):
     """Both files at once."""
     output = tmp_path_factory.mktemp("whole") / "corpus"
     _curate(*inputs, "-o", str(output))
@@ -115,12 +115,12 @@ def test_inspect_shows_funnel_samples_and_the_way_of_a_document(whole):
     assert unknown.exit_code == 3 and "near_duplicate" in unknown.output
 
 
-def test_killed_at_any_stage_and_run_again_gives_the_same_bytes(inputs, whole, tmp_path):
+def test_killed_at_any_stage_and_run_again_on_a_cluster_gives_the_same_bytes(inputs, whole, tmp_path, ray_address):
     output = tmp_path / "corpus"
     command = [sys.executable, "-m", "qwen_core", "curate", *inputs, "-o", str(output)]
     for stage in ("ingest", "filter", "dedup"):
         _kill_in(command, stage)
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, "--address", ray_address], check=True, capture_output=True, timeout=300)
     assert _digest(output) == _digest(whole)
 
 

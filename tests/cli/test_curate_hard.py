@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+import ray
 from click.testing import CliRunner
 
 import qwen_core.demo
@@ -35,18 +36,6 @@ def write(path, texts):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """One Ray for all commands: each joins and leaves it."""
-    from ray.cluster_utils import Cluster
-
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", running.address)
-        yield running
-    running.shutdown()
 
 
 def call(*arguments, code=0):
@@ -137,7 +126,7 @@ def test_faults_are_told_before_any_work(tmp_path, english, monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_address")
 class TestWithRay:
     @pytest.mark.parametrize(("unit", "gap"), [("line", "\n"), ("paragraph", "\n\n")])
     def test_notice_of_ten_documents_stays_in_the_first(self, tmp_path, english, unit, gap):
@@ -295,6 +284,7 @@ class TestCommand:
     def test_object_store_holds_the_corpus_and_nothing_of_an_earlier_one(
         self, tmp_path, english, object_store, monkeypatch
     ):
+        ray.shutdown()  # the workers of a new one know of the store
         monkeypatch.setenv("RAY_ADDRESS", "local")
         filesystem, bucket = open_filesystem("s3://corpora")  # other tests of this process have buckets of their own
         filesystem.create_dir(bucket)

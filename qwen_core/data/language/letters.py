@@ -134,37 +134,36 @@ def _code_points(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 def _table() -> npt.NDArray[np.uint8]:
     """Give the class of every code point: 0 none, then scripts, kinds of Han, groups of letters."""
     table = np.zeros(0x110000, np.uint8)
-    points = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x10000)])
-    characters = pa.array([chr(point) for point in points.tolist()])
-    for number, name in enumerate(SCRIPTS.values(), 1):
-        pattern = r"[\p{Hiragana}\p{Katakana}]" if name == "Hiragana" else rf"\p{{{name}}}"
-        is_letter = pc.match_substring_regex(characters, pattern=pattern)
-        table[points[is_letter.to_numpy(zero_copy_only=False)]] = number
+    left = np.concatenate([np.arange(0xD800), np.arange(0xF900, 0x10000)])  # no surrogates, nothing for private use
+    for name in sorted(NAMES, key=("Hani", "Kore").__contains__, reverse=True):  # the largest first: fewer are left
+        pattern = r"[\p{Hiragana}\p{Katakana}]" if name == "Jpan" else rf"\p{{{SCRIPTS[name]}}}"
+        characters = pa.array([chr(point) for point in left.tolist()])
+        is_letter = pc.match_substring_regex(characters, pattern=pattern).to_numpy(zero_copy_only=False)
+        table[left[is_letter]] = NAMES.index(name) + 1
+        left = left[~is_letter]
     han = NAMES.index("Hani") + 1
     table[0x20000:0x32400] = han  # the supplementary planes of ideographs
-    for point in np.flatnonzero(table[:0x10000] == han).tolist():
-        kind = _han_kind(chr(point))
-        if kind is not None:
-            table[point] = len(NAMES) + 1 + HAN_KINDS.index(kind)
+    points = np.flatnonzero(table[:0x10000] == han)
+    for number, is_kind in enumerate(_han_kinds("".join(map(chr, points.tolist()))), len(NAMES) + 1):
+        table[points[is_kind]] = number
     for number, (_, letters, _) in enumerate(GROUPS, _GROUP_BASE):
         table[[ord(letter) for letter in letters]] = number
     return table
 
 
-def _han_kind(character: str) -> str | None:
-    if character in _CANTONESE:
-        return "cantonese"
-    mainland, taiwan, japan = (_encode(character, codec) for codec in ("gb2312", "big5", "shift_jis"))
-    if mainland and not taiwan:
-        return "simplified"
-    if not mainland and b"\xa4\x40" <= taiwan <= b"\xc6\x7e":  # Big5's first level, the 5,401 common characters
-        return "traditional"
-    # JIS X 0208's first level ends at 0x989F - 1 in Shift JIS.
-    return "japanese" if not mainland and not taiwan and b"\x88\x9f" <= japan < b"\x98\x9f" else None
+def _han_kinds(characters: str) -> list[npt.NDArray[np.bool_]]:
+    """Tell which Han characters are of each of `HAN_KINDS`; one that is of several kinds is of the last."""
+    mainland, taiwan, japan = (_codes(characters, codec) for codec in ("gb2312", "big5", "shift_jis"))
+    # Big5's first level are the 5,401 common characters. JIS X 0208's ends at 0x989F - 1 in Shift JIS.
+    return [
+        (mainland > 0) & (taiwan == 0),
+        (mainland == 0) & (taiwan >= 0xA440) & (taiwan <= 0xC67E),
+        (mainland == 0) & (taiwan == 0) & (japan >= 0x889F) & (japan < 0x989F),
+        np.isin(list(characters), list(_CANTONESE)),
+    ]
 
 
-def _encode(character: str, codec: str) -> bytes:
-    try:
-        return character.encode(codec)
-    except UnicodeEncodeError:
-        return b""
+def _codes(characters: str, codec: str) -> npt.NDArray[np.uint16]:
+    """Encode in a set of two bytes a character; 0 for those that it lacks. None of the sets has `?` in a pair."""
+    encoded = characters.encode(codec, "replace").replace(b"?", b"\0\0")
+    return np.frombuffer(encoded, ">u2").astype(np.uint16)

@@ -1,0 +1,17 @@
+"""What the tests of commands share."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def ray_address():
+    """Address of a Ray that commands of this process find connected, so that its workers serve one after another."""
+    import ray
+
+    from qwen_core.jobs.context import connect_ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        connect_ray()
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
