@@ -13,5 +13,4 @@ def ray_address():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", "local")
         connect_ray()
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    return ray.get_runtime_context().gcs_address  # it ends with the module, as every Ray of a test does

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -90,14 +89,14 @@ class Head:
 @pytest.fixture(scope="module")
 def head():
     before = os.environ.get("AIRFLOW_CONN_RAY_DEFAULT")
-    folder = tempfile.mkdtemp(prefix="r")  # short: names of Ray's sockets below it end at 107 characters
-    head = Head(folder)
-    connection = {"conn_type": "ray", "host": "127.0.0.1", "port": head.port, "password": TOKEN}
-    os.environ["AIRFLOW_CONN_RAY_DEFAULT"] = json.dumps(connection)
-    head.start()
-    yield head
-    head.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    # Not below pytest's folder: with the names of Ray's sockets its path would pass the 107 characters of Unix.
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        head = Head(folder)
+        connection = {"conn_type": "ray", "host": "127.0.0.1", "port": head.port, "password": TOKEN}
+        os.environ["AIRFLOW_CONN_RAY_DEFAULT"] = json.dumps(connection)
+        head.start()
+        yield head
+        head.kill()
     os.environ.pop("AIRFLOW_CONN_RAY_DEFAULT") if before is None else os.environ.update(AIRFLOW_CONN_RAY_DEFAULT=before)
 
 

@@ -135,12 +135,13 @@ def _table() -> npt.NDArray[np.uint8]:
     """Give the class of every code point: 0 none, then scripts, kinds of Han, groups of letters."""
     table = np.zeros(0x110000, np.uint8)
     left = np.concatenate([np.arange(0xD800), np.arange(0xF900, 0x10000)])  # no surrogates, nothing for private use
+    characters = pa.array(map(chr, left.tolist()))
     for name in sorted(NAMES, key=("Hani", "Kore").__contains__, reverse=True):  # the largest first: fewer are left
         pattern = r"[\p{Hiragana}\p{Katakana}]" if name == "Jpan" else rf"\p{{{SCRIPTS[name]}}}"
-        characters = pa.array([chr(point) for point in left.tolist()])
-        is_letter = pc.match_substring_regex(characters, pattern=pattern).to_numpy(zero_copy_only=False)
+        matches = pc.match_substring_regex(characters, pattern=pattern)
+        is_letter = matches.to_numpy(zero_copy_only=False)
         table[left[is_letter]] = NAMES.index(name) + 1
-        left = left[~is_letter]
+        left, characters = left[~is_letter], characters.filter(pc.invert(matches))
     han = NAMES.index("Hani") + 1
     table[0x20000:0x32400] = han  # the supplementary planes of ideographs
     points = np.flatnonzero(table[:0x10000] == han)
